@@ -1,0 +1,52 @@
+"""The command line: one group, one module per command."""
+
+import logging
+import sys
+
+import click
+
+from tilesegment import __version__
+from tilesegment.errors import TilesegmentError
+from tilesegment_cli.import_ import import_
+from tilesegment_cli.info import info
+from tilesegment_cli.models import models
+from tilesegment_cli.plan import plan
+from tilesegment_cli.run import run
+from tilesegment_cli.train import train
+
+_INTERRUPTED = 4
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="tilesegment")
+def tilesegment() -> None:
+    """Segment images of any size with a U-Net, exactly as one forward pass would.
+
+    \b
+    First steps:
+      tilesegment import slide.svs slide.zarr
+      tilesegment run slide.zarr
+      tilesegment export-overview slide.zarr
+
+    Every option can also be given as an environment variable: TILESEGMENT_RUN_CLUSTER=gpu.
+    """
+
+
+for command in (import_, info, plan, run, models, train):
+    tilesegment.add_command(command)
+
+
+def main() -> None:
+    """Entry point: errors become one line on stderr and the exit code of their kind."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        tilesegment(auto_envvar_prefix="TILESEGMENT", standalone_mode=False)
+    except TilesegmentError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped. Run the same command again to go on where it stopped.", err=True)
+        sys.exit(_INTERRUPTED)

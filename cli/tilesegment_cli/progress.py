@@ -1,0 +1,98 @@
+"""What a person sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilesegment.usecases.segment import Progress as RunProgress
+
+_PHASES = {"tiles": "Segmenting", "levels": "Pyramid"}
+_QUIET_SECONDS = 30
+
+
+@contextmanager
+def show_run() -> "Iterator[Callable[[RunProgress], None]]":
+    """A callback for `tilesegment.segment` that shows tiles, Mpx/s and the time left."""
+    if not sys.stderr.isatty():
+        yield _Lines().update
+        return
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles  {task.fields[rate]:>6} Mpx/s "),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bars(progress).update
+
+
+class _Rate:
+    """Megapixels per second of one phase, from its first report on."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, pixels: int) -> str:
+        seconds = time.monotonic() - self._started
+        return f"{pixels / 1e6 / seconds:.2f}" if pixels and seconds > 0 else "-"
+
+
+class _Bars:
+    """A bar for each phase."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, tuple[TaskID, _Rate]] = {}
+
+    def update(self, run: "RunProgress") -> None:
+        if run.phase not in self._tasks:
+            if not self._tasks and run.dashboard:
+                self._progress.console.print(f"Dashboard: {run.dashboard}", highlight=False)
+            task = self._progress.add_task(_PHASES[run.phase], total=run.total, rate="-")
+            self._progress.update(task, completed=run.done)
+            self._tasks[run.phase] = task, _Rate()
+        task, rate = self._tasks[run.phase]
+        self._progress.update(task, completed=run.done, total=run.total, rate=rate(run.pixels))
+
+
+class _Lines:
+    """A line at the start, one each half minute, and one at the end of a phase."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._rate = _Rate()
+        self._spoken = 0.0
+
+    def update(self, run: "RunProgress") -> None:
+        if not self._phase and run.dashboard:
+            click.echo(f"Dashboard: {run.dashboard}", err=True)
+        if run.phase != self._phase:
+            self._phase, self._rate, self._spoken = run.phase, _Rate(), 0.0
+        now = time.monotonic()
+        if run.done == run.total or now - self._spoken > _QUIET_SECONDS:
+            self._spoken = now
+            click.echo(
+                f"{_PHASES[run.phase]}: {run.done} of {run.total} tiles, "
+                f"{self._rate(run.pixels)} Mpx/s",
+                err=True,
+            )

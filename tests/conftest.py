@@ -1,0 +1,63 @@
+"""Fixtures that many tests share: small images, small networks, and running clusters."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import pytest
+import torch
+from distributed import LocalCluster
+
+from tests.pictures import balanced
+from tilesegment.execution.cluster import SETTINGS
+from tilesegment.model.file import save_model
+from tilesegment.model.unet import UNet
+
+DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real pictures for development; not part of the repository."""
+    if not DATA.is_dir():
+        pytest.skip("the folder ../shared/data with real pictures is not here")
+    return DATA
+
+
+def _cluster(workers: int) -> Iterator[str]:
+    settings = {**SETTINGS, "distributed.scheduler.allowed-failures": 0}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=3,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            memory_limit="4GB",
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def one_worker() -> Iterator[str]:
+    """Address of a running scheduler with one worker process."""
+    yield from _cluster(1)
+
+
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[str]:
+    """Address of a running scheduler with two worker processes."""
+    yield from _cluster(2)
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """A model file with random weights, drawn from a fixed seed."""
+
+    def make(in_channels: int = 3, classes: int = 3, *, seed: int = 0, **arguments: object) -> Path:
+        torch.manual_seed(seed)
+        network = UNet(in_channels, classes, **{"base_channels": 4, "depth": 2, **arguments})
+        return save_model(balanced(network), tmp_path / "model.safetensors")
+
+    return make

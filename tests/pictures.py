@@ -1,0 +1,105 @@
+"""Small OME-Zarr images for tests, and the definition of what their labels are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import zarr
+
+from tilesegment.geometry import round_up
+from tilesegment.model.file import read_description
+from tilesegment.model.predictor import Predictor
+from tilesegment.model.unet import UNet
+
+
+def random_pixels(shape: Sequence[int], dtype: str, seed: int = 0) -> npt.NDArray[Any]:
+    """Pixels that fill the range of their type."""
+    generator = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return generator.random(shape).astype(dtype)
+    return generator.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def write_image(
+    path: Path,
+    pixels: npt.NDArray[Any],
+    axes: str = "cyx",
+    *,
+    chunks: Sequence[int] | None = None,
+    shards: Sequence[int] | None = None,
+    version: str = "0.5",
+    levels: int = 1,
+) -> Path:
+    """An OME-Zarr image; coarser levels take every second pixel."""
+    group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2, overwrite=True)
+    datasets = []
+    for level in range(levels):
+        step = tuple(slice(None, None, 2**level if axis in "yx" else 1) for axis in axes)
+        part = pixels[step]
+        array = group.create_array(
+            str(level),
+            shape=part.shape,
+            dtype=part.dtype,
+            chunks=tuple(chunks) if chunks else part.shape,
+            shards=tuple(shards) if shards else None,
+            **({"dimension_names": list(axes)} if version == "0.5" else {}),
+        )
+        array[...] = part
+        scale = [0.5 * 2.0**level if axis in "yx" else 1.0 for axis in axes]
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [{"type": "scale", "scale": scale}],
+            }
+        )
+    kinds = {"t": "time", "c": "channel"}
+    multiscale = {
+        "axes": [
+            {"name": axis, "type": kinds[axis]}
+            if axis in kinds
+            else {"name": axis, "type": "space", "unit": "micrometer"}
+            for axis in axes
+        ],
+        "datasets": datasets,
+    }
+    if version == "0.5":
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    else:
+        group.attrs["multiscales"] = [{"version": "0.4", **multiscale}]
+    return path
+
+
+def balanced(network: UNet) -> UNet:
+    """The network with a head bias that makes all classes about equally frequent on noise."""
+    side = network.geometry.input_size(4 * network.geometry.alignment)
+    noise = torch.rand(1, int(network.arguments["in_channels"]), side, side)
+    network.eval()
+    with torch.no_grad():
+        logits = network(noise)
+        network.head.bias -= logits.mean(dim=(0, 2, 3))
+    return network
+
+
+def load_predictor(model: Path, dtype: str) -> Predictor:
+    return Predictor(model.read_bytes(), read_description(model), np.dtype(dtype), "float32", "cpu")
+
+
+def whole_pass(predictor: Predictor, plane: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    """The definition: one forward pass over one whole plane, mirrored by the halo.
+
+    Args:
+        predictor: the network.
+        plane: (c, y, x).
+        what: "labels" or "logits".
+    """
+    geometry = predictor.geometry
+    height, width = plane.shape[-2:]
+    legal = [round_up(size, geometry.alignment) - size for size in (height, width)]
+    halo = geometry.halo
+    mirrored = np.pad(
+        plane, [(0, 0), (halo, halo + legal[0]), (halo, halo + legal[1])], mode="reflect"
+    )
+    return getattr(predictor, what)(mirrored)[..., :height, :width]

@@ -1,0 +1,173 @@
+"""Where the workers come from: this machine's cores, its GPUs, or a running scheduler.
+
+Everything started here listens on the loopback address only, the dashboard too.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+
+from tilesegment.config import ClusterOptions
+from tilesegment.errors import ClusterError, OptionError
+from tilesegment.execution.memory import ENVIRONMENT
+
+_CORES_PER_WORKER = 4
+_TASK_THREADS = 4
+"""Threads of a worker for reading and writing, beside the one of the network."""
+_CONNECT_SECONDS = 10
+
+SETTINGS = {
+    # Uniform tiles need no work stealing; moved reads would only be read again elsewhere.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.target": False,
+    # Array optimisation fuses tasks and silently drops their annotations (dask issue 7036).
+    "optimization.fuse.active": False,
+}
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_workers(options: ClusterOptions) -> int:
+    """Worker processes of the embedded cluster."""
+    return options.workers or max(1, usable_cores() // _CORES_PER_WORKER)
+
+
+def inference_threads(options: ClusterOptions) -> int | None:
+    """CPU threads of the network on each worker; None where the workers are not ours."""
+    if options.kind != "cpu":
+        return None
+    return max(1, usable_cores() // local_workers(options))
+
+
+def resolve_kind(options: ClusterOptions) -> ClusterOptions:
+    """The options with "auto" replaced by what this machine has.
+
+    Raises:
+        OptionError: if the kind is not known.
+    """
+    kind = options.kind
+    if kind == "auto":
+        kind = "gpu" if count_gpus() else "cpu"
+    if kind not in ("cpu", "gpu") and not kind.startswith("tcp://"):
+        raise OptionError(
+            f"--cluster {kind} is not known; use cpu, gpu, auto, or tcp://host:port of a running "
+            "dask scheduler"
+        )
+    return ClusterOptions(kind, options.workers, options.memory_limit)
+
+
+def count_gpus() -> int:
+    """GPUs that the NVIDIA driver shows; 0 without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
+@contextmanager
+def open_cluster(options: ClusterOptions) -> Iterator[Client]:
+    """A client of ready workers; what was started for it ends with the block.
+
+    Raises:
+        ClusterError: if there is no GPU, no scheduler at the address, or no worker comes.
+        OptionError: if the kind is not known.
+    """
+    _refuse_unguarded_script()
+    options = resolve_kind(options)
+    with dask.config.set(SETTINGS):
+        if options.kind == "cpu":
+            with _embedded(options) as client:
+                yield client
+        elif options.kind == "gpu":
+            with _gpus(options) as client:
+                yield client
+        else:
+            with _running(options.kind) as client:
+                yield client
+
+
+def _refuse_unguarded_script() -> None:
+    """Worker processes import the user's script; one that starts workers there never ends."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ClusterError(
+            "the script starts workers whenever it is imported, and each worker imports it; put "
+            'the call under: if __name__ == "__main__":'
+        )
+
+
+def _local_arguments(options: ClusterOptions) -> dict[str, Any]:
+    return {
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "memory_limit": options.memory_limit or "auto",
+        "silence_logs": logging.ERROR,
+    }
+
+
+@contextmanager
+def _embedded(options: ClusterOptions) -> Iterator[Client]:
+    before_start = {"distributed.nanny.pre-spawn-environ": ENVIRONMENT}
+    with (
+        dask.config.set(before_start),
+        LocalCluster(
+            n_workers=local_workers(options),
+            threads_per_worker=1 + _TASK_THREADS,
+            **_local_arguments(options),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _gpus(options: ClusterOptions) -> Iterator[Client]:
+    found = count_gpus()
+    if not found:
+        raise ClusterError(
+            "no GPU found (NVIDIA driver not loaded, or CUDA_VISIBLE_DEVICES hides them); "
+            "use --cluster cpu"
+        )
+    if options.workers and options.workers > found:
+        raise ClusterError(f"{options.workers} workers asked for, but there are {found} GPU(s)")
+    from dask_cuda import LocalCUDACluster
+
+    with (
+        LocalCUDACluster(
+            n_workers=options.workers,
+            threads_per_worker=1 + _TASK_THREADS,
+            **_local_arguments(options),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _running(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no dask scheduler answers at {address} within {_CONNECT_SECONDS} s; start one with "
+            "`dask scheduler` and workers with `dask worker`"
+        ) from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise ClusterError(
+                f"the scheduler at {address} has no workers; start some: dask worker {address}"
+            )
+        yield client

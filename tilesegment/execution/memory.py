@@ -1,0 +1,38 @@
+"""Keeping freed memory: half of a CPU's speed (docs/performance.md).
+
+glibc returns large freed blocks to the system at once. A U-Net allocates the same few hundred
+megabytes for each tile, and would have every page of them mapped, zeroed and unmapped again.
+"""
+
+import ctypes
+import sys
+
+# Parameters of mallopt(3), from malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_NEVER = 2**31 - 1
+_GROW_BYTES = 64 * 2**20
+
+ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(_NEVER),
+    "MALLOC_TOP_PAD_": str(_GROW_BYTES),
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_ARENA_MAX": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""The same for a process that is yet to start, and huge pages, which only it can have."""
+
+
+def keep_freed_memory() -> None:
+    """Tell this process's allocator to keep what is freed; does nothing where it is not glibc."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for parameter, value in (
+        (_M_TRIM_THRESHOLD, _NEVER),
+        (_M_TOP_PAD, _GROW_BYTES),
+        (_M_MMAP_MAX, 0),
+        (_M_ARENA_MAX, 1),
+    ):
+        mallopt(parameter, value)

@@ -1,0 +1,126 @@
+"""What runs on a worker: the loaded model, and the two steps of a tile.
+
+Tiles are read and written on the worker's ordinary threads. The network runs on one thread of
+its own, so that the device never waits for a disk, and never holds two tiles' features.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from distributed import Worker, WorkerPlugin, get_worker
+
+from tilesegment.config import Precision
+from tilesegment.execution.memory import keep_freed_memory
+from tilesegment.model.file import ModelDescription
+from tilesegment.storage.labels import LabelVolume
+from tilesegment.storage.ledger import TileRecord
+from tilesegment.storage.pyramid import Labels
+from tilesegment.tiling import Window
+
+if TYPE_CHECKING:
+    from tilesegment.model.predictor import Device, Predictor
+
+INFERENCE = "inference"
+"""Name of the executor and of the resource that the network's tasks need."""
+
+
+@dataclass(frozen=True)
+class WorkerModel:
+    """What a worker needs to build its predictor; sent to each worker once."""
+
+    content: bytes
+    """Of the model file."""
+    description: ModelDescription
+    pixels: np.dtype[Any]
+    precision: str
+    device: "Device"
+    threads: int | None
+    """CPU threads of the network; None leaves torch's choice."""
+
+    def build(self) -> "Predictor":
+        import torch
+
+        from tilesegment.model.predictor import Predictor
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        return Predictor(self.content, self.description, self.pixels, self.precision, self.device)
+
+
+@dataclass
+class ModelPlugin(WorkerPlugin):
+    """Brings the model to every worker, also to those that join later."""
+
+    name: str
+    model: WorkerModel
+    _predictor: "Future[Predictor] | None" = field(default=None, init=False)
+
+    async def setup(self, worker: Worker) -> None:
+        keep_freed_memory()
+        executor = ThreadPoolExecutor(1, thread_name_prefix=INFERENCE)
+        worker.executors[INFERENCE] = executor
+        self._predictor = executor.submit(self.model.build)
+        await asyncio.wrap_future(self._predictor)
+        await worker.set_resources(**{INFERENCE: 1})
+
+    def teardown(self, worker: Worker) -> None:
+        worker.executors.pop(INFERENCE).shutdown(wait=False)
+
+    @property
+    def predictor(self) -> "Predictor":
+        assert self._predictor is not None  # noqa: S101 - setup ran before any task
+        return self._predictor.result()
+
+
+def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Labels:
+    """Labels of one haloed tile, by the model that the plugin of this name holds.
+
+    Args:
+        pixels: (c, tile + 2 * halo, tile + 2 * halo).
+        plugin: name of the `ModelPlugin`.
+
+    Returns:
+        (tile, tile), unsigned integer.
+    """
+    predictor: Predictor = get_worker().plugins[plugin].predictor
+    return predictor.labels(pixels)
+
+
+@dataclass(frozen=True)
+class TileWriter:
+    """The second step of a tile: its labels go to the store, a record to the driver."""
+
+    volume: LabelVolume
+    level: int
+    values: tuple[int, ...]
+    """Of the classes, for counting."""
+
+    def write(self, labels: Labels, number: int, plane: int, window: Window) -> TileRecord:
+        """Write the part of a tile inside the image.
+
+        Args:
+            labels: (tile, tile).
+            number: of the tile in its grid.
+            plane: index over the flattened leading axes.
+            window: what the tile writes.
+        """
+        inside = labels[: window.height, : window.width]
+        self.volume.write(self.level, plane, window, inside)
+        counts = np.bincount(inside.ravel(), minlength=max(self.values) + 1)
+        return TileRecord(number, tuple(int(counts[value]) for value in self.values))
+
+
+def describe_worker(kind: str, precision: Precision) -> Mapping[str, str]:
+    """Device and arithmetic that this worker would use for a cluster of this kind."""
+    import torch
+
+    from tilesegment.model.predictor import choose_precision
+
+    usable = kind != "cpu" and torch.cuda.is_available()
+    device: Device = "cuda" if usable else "cpu"
+    return {"device": device, "precision": choose_precision(precision, device)}

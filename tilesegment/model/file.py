@@ -1,0 +1,293 @@
+"""The model file: one safetensors file, weights and a JSON description; never a pickle.
+
+The description is the value of the key ``tilesegment`` in the metadata of the safetensors
+header, so that everything but the weights can be read without loading torch.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilesegment.colours import RGB, class_colour
+from tilesegment.errors import ModelError
+from tilesegment.geometry import NetworkGeometry, unet_geometry
+
+if TYPE_CHECKING:
+    from tilesegment.model.unet import UNet
+
+FORMAT_VERSION = 1
+METADATA_KEY = "tilesegment"
+_LARGEST_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class of a segmentation."""
+
+    name: str
+    value: int
+    """What pixels of this class hold in the label volume."""
+    colour: RGB
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Pixel values to network input: (value / largest - mean) / deviation, per channel.
+
+    `largest` is the largest value of an integer type, and 1 for floats.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    """Per channel, or one for all."""
+    deviation: tuple[float, ...] = (1.0,)
+    """Per channel, or one for all."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything but the weights."""
+
+    arguments: Mapping[str, Any]
+    """Keyword arguments of `tilesegment.model.unet.UNet`."""
+    classes: tuple[LabelClass, ...]
+    """In the order of the network's output channels; background first if there is one channel."""
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    pixel_size_um: float | None = None
+    """Micrometres per pixel of the pictures it was trained on; None if unknown."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained: free JSON, for people."""
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.arguments["in_channels"])
+
+    @property
+    def label_dtype(self) -> np.dtype[np.unsignedinteger]:
+        """The smallest unsigned type that holds every class value."""
+        return np.dtype(np.min_scalar_type(max(item.value for item in self.classes)))
+
+    def check_channels(self, channels: int, image: str) -> None:
+        """Refuse an image whose channels the network cannot take.
+
+        Raises:
+            ModelError: naming both numbers.
+        """
+        if channels != self.in_channels:
+            raise ModelError(
+                f"the model takes {self.in_channels} channel(s), {image} has {channels}; use a "
+                "model that was trained on such images"
+            )
+
+    @property
+    def geometry(self) -> NetworkGeometry:
+        arguments = self.arguments
+        return unet_geometry(
+            arguments["depth"],
+            arguments.get("padding", "valid"),
+            arguments.get("upsampling", "transposed"),
+        )
+
+
+def describe_classes(
+    outputs: int, classes: Sequence[LabelClass | str] | None = None
+) -> tuple[LabelClass, ...]:
+    """Classes of a network with `outputs` output channels; names become values 0, 1, 2, ...
+
+    One output channel stands for two classes: background and foreground (sigmoid).
+
+    Raises:
+        ModelError: if their number does not fit the outputs.
+    """
+    expected = max(outputs, 2)
+    if classes is None:
+        classes = ["background", *(f"class {value}" for value in range(1, expected))]
+    if len(classes) != expected:
+        raise ModelError(
+            f"got {len(classes)} classes for a network with {outputs} output channel(s); "
+            f"name {expected} classes, background included"
+        )
+    return tuple(
+        item if isinstance(item, LabelClass) else LabelClass(item, value, class_colour(value))
+        for value, item in enumerate(classes)
+    )
+
+
+def save_model(
+    model: "UNet",
+    path: str | Path,
+    *,
+    classes: Sequence[LabelClass | str] | None = None,
+    normalisation: Normalisation | None = None,
+    pixel_size_um: float | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the network's weights and description to `path` (``NAME.safetensors``).
+
+    Args:
+        model: the network.
+        path: the file to write; replaced if it exists, and never half-written.
+        classes: one per output channel (two for a single channel): names, or `LabelClass`.
+        normalisation: how pixel values become network input; see `Normalisation`.
+        pixel_size_um: micrometres per pixel of the training pictures.
+        training: how it was trained, as JSON.
+
+    Raises:
+        ModelError: if the classes do not fit the network.
+    """
+    from safetensors.torch import save
+
+    description = {
+        "format": FORMAT_VERSION,
+        "architecture": "unet",
+        "arguments": model.arguments,
+        "classes": [
+            {"name": item.name, "value": item.value, "colour": list(item.colour)}
+            for item in describe_classes(int(model.arguments["classes"]), classes)
+        ],
+        "normalisation": {
+            "mean": list((normalisation or Normalisation()).mean),
+            "deviation": list((normalisation or Normalisation()).deviation),
+        },
+        "pixel_size_um": pixel_size_um,
+        "training": dict(training or {}),
+    }
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_bytes(save(weights, {METADATA_KEY: json.dumps(description)}))
+    temporary.replace(path)
+    return path
+
+
+def read_description(path: str | Path) -> ModelDescription:
+    """The description in a model file; reads the header only and does not load torch.
+
+    Raises:
+        ModelError: if the file is absent, truncated, or no tilesegment model.
+    """
+    path = Path(path)
+    metadata = _read_header(path).get("__metadata__", {})
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path} is a safetensors file without tilesegment's description; "
+            "write it with tilesegment.save_model"
+        )
+    try:
+        description = json.loads(metadata[METADATA_KEY])
+        if description["format"] != FORMAT_VERSION:
+            raise ModelError(
+                f"{path} has model format {description['format']}, this version reads "
+                f"{FORMAT_VERSION}; update tilesegment"
+            )
+        if description["architecture"] != "unet":
+            raise ModelError(
+                f"{path} holds the architecture {description['architecture']!r}, "
+                "this version runs 'unet'; update tilesegment"
+            )
+        return ModelDescription(
+            arguments=description["arguments"],
+            classes=tuple(
+                LabelClass(item["name"], int(item["value"]), tuple(item["colour"]))
+                for item in description["classes"]
+            ),
+            normalisation=Normalisation(
+                tuple(description["normalisation"]["mean"]),
+                tuple(description["normalisation"]["deviation"]),
+            ),
+            pixel_size_um=description["pixel_size_um"],
+            training=description["training"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} has a damaged description ({error}); export it again") from error
+
+
+def load_model(path: str | Path) -> "UNet":
+    """The network in a model file, in evaluation mode.
+
+    Raises:
+        ModelError: if the file is absent, truncated, no tilesegment model, or its weights do
+            not fit its description.
+    """
+    path = Path(path)
+    read_description(path)
+    return load_model_bytes(path.read_bytes(), str(path))
+
+
+def load_model_bytes(content: bytes, name: str) -> "UNet":
+    """The network in the bytes of a model file; `name` is for messages."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from tilesegment.model.unet import UNet
+
+    header = _parse_header(content, len(content), name)
+    arguments = json.loads(header["__metadata__"][METADATA_KEY])["arguments"]
+    try:
+        network = UNet(**arguments)
+        network.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise ModelError(
+            f"the weights in {name} do not fit its description ({first_line})"
+        ) from error
+    return network.eval()
+
+
+def model_hash(path: str | Path) -> str:
+    """SHA-256 of the model file, as ``sha256:…``."""
+    with Path(path).open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            return _parse_header(file, size, str(path))
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the model {path}: {error.strerror}; `tilesegment models` lists the "
+            "bundled ones"
+        ) from error
+
+
+def _parse_header(source: "bytes | Any", size: int, name: str) -> dict[str, Any]:
+    """The JSON header of a safetensors file: 8 bytes length, the JSON, then the tensors."""
+    if isinstance(source, bytes):
+        start, rest = source[:8], source[8:]
+    else:
+        start, rest = source.read(8), None
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= _LARGEST_HEADER_BYTES:
+        raise ModelError(_other_kind(name))
+    text = rest[:length] if rest is not None else source.read(length)
+    if len(text) < length:
+        raise ModelError(_other_kind(name) if text[:1] != b"{" else _truncated(name))
+    try:
+        header: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise ModelError(_other_kind(name)) from error
+    needed = 8 + length + max(_tensor_ends(header.values()), default=0)
+    if size < needed:
+        raise ModelError(_truncated(name, f"{size} of {needed} bytes"))
+    return header
+
+
+def _tensor_ends(entries: Iterable[Any]) -> Iterable[int]:
+    return (entry["data_offsets"][1] for entry in entries if "data_offsets" in entry)
+
+
+def _other_kind(name: str) -> str:
+    return f"{name} is not a safetensors file; a model is written by tilesegment.save_model"
+
+
+def _truncated(name: str, how: str = "its header is cut") -> str:
+    return f"the model {name} is truncated ({how}); copy it again"

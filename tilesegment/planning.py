@@ -1,0 +1,161 @@
+"""What a run will do and what it will cost, worked out before anything is touched."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tilesegment.geometry import YX, NetworkGeometry
+from tilesegment.tiling import (
+    Region,
+    TileGrid,
+    check_tile,
+    choose_tile,
+    chunk_of,
+    mirrored_span,
+    region_cuts,
+)
+
+LARGEST_AUTO_TILE = 1024
+"""Beyond this a CPU gains little: the halo costs 1.4 times the pixels at 1024 (halo 94)."""
+
+_REGION_BYTES = 128 * 2**20
+"""Raw pixels of one region: bounds what waits in the workers' memory for a neighbour."""
+_LARGEST_REGION_SIDE = 16
+_PROCESS_BYTES = 450 * 2**20
+"""A worker with torch, dask and zarr loaded, before it has a network."""
+_FULL_RESOLUTION_MAPS = 5.5
+"""Feature maps of base width at full resolution that are alive at the U-Net's peak (docs/performance.md)."""
+_WAITING_TILES = 8
+"""Haloed tiles that wait for the network, and labels that wait for the disk, per worker."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the plan must know of the level that is read."""
+
+    location: str
+    level: int
+    shape: YX
+    """One plane, pixels."""
+    planes: int
+    channels: int
+    item_bytes: int
+    """Of one sample."""
+    chunk: YX
+    """What is decoded as one piece."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the plan must know of the model."""
+
+    geometry: NetworkGeometry
+    base_channels: int
+    weights_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, worked out."""
+
+    source: Source
+    network: Network
+    tile: int
+    """Pixels per side that one task segments and writes."""
+    region_side: int
+    """Tiles per side of a region."""
+    output_chunk: int
+    """Pixels per side of a stored chunk."""
+    output_bytes: int
+    """Labels of all levels before compression."""
+
+    @property
+    def grid(self) -> TileGrid:
+        return TileGrid(self.source.shape, self.source.planes, self.tile)
+
+    @property
+    def halo(self) -> int:
+        return self.network.geometry.halo
+
+    @property
+    def regions(self) -> int:
+        side, grid = self.region_side, self.grid
+        return grid.planes * -(-grid.rows // side) * -(-grid.columns // side)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the image at the processed level."""
+        return self.source.planes * self.source.shape.y * self.source.shape.x
+
+    @property
+    def compute_amplification(self) -> float:
+        """Pixels given to the network over pixels of the image."""
+        return len(self.grid) * self.network.geometry.input_size(self.tile) ** 2 / self.pixels
+
+    @property
+    def read_amplification(self) -> float:
+        """Pixels decoded from chunks over pixels of the image."""
+        shape, chunk, grid = self.source.shape, self.source.chunk, self.grid
+        decoded = sum(
+            self._decoded(region.first_row, region.rows, shape.y, chunk.y)
+            * self._decoded(region.first_column, region.columns, shape.x, chunk.x)
+            for region in TileGrid(shape, 1, grid.tile).regions(self.region_side)
+        )
+        return decoded / (shape.y * shape.x)
+
+    def _decoded(self, first: int, count: int, size: int, chunk: int) -> int:
+        """Pixels along one axis that the blocks of a region decode."""
+        cuts = region_cuts(first, count, self.tile, self.halo)
+        spans = (mirrored_span(start, stop, size) for start, stop in pairwise(cuts))
+        return sum(_whole_chunks(start, stop, size, chunk) for start, stop in spans)
+
+    @property
+    def worker_memory_bytes(self) -> int:
+        """Estimated peak of one worker process."""
+        side = self.network.geometry.input_size(self.tile)
+        float_bytes = 4
+        activations = side**2 * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
+        sample = self.source.channels * self.source.item_bytes
+        waiting = _WAITING_TILES * (side**2 * sample + self.tile**2)
+        neighbours = 2 * (self.region_side + 2) * self.tile**2 * sample
+        weights = 2 * self.network.weights_bytes
+        return int(_PROCESS_BYTES + weights + activations + waiting + neighbours)
+
+    def region_list(self) -> Iterable[Region]:
+        return self.grid.regions(self.region_side)
+
+
+def make_plan(
+    source: Source, network: Network, tile: int | None, level_shapes: Iterable[YX], label_bytes: int
+) -> Plan:
+    """Choose what the user left open, and check what the user chose.
+
+    Args:
+        source: the level that is read.
+        network: the model.
+        tile: pixels per side, or None to choose.
+        level_shapes: all levels of the image, one plane each.
+        label_bytes: of one label.
+
+    Raises:
+        OptionError: if the tile is too small or off the network's grid.
+    """
+    geometry = network.geometry
+    if tile is None:
+        tile = choose_tile(LARGEST_AUTO_TILE, source.shape, geometry)
+    check_tile(tile, geometry)
+    tile_bytes = tile**2 * source.channels * source.item_bytes
+    side = int((_REGION_BYTES / tile_bytes) ** 0.5)
+    return Plan(
+        source=source,
+        network=network,
+        tile=tile,
+        region_side=min(max(side, 2), _LARGEST_REGION_SIDE),
+        output_chunk=chunk_of(tile),
+        output_bytes=source.planes * label_bytes * sum(shape.y * shape.x for shape in level_shapes),
+    )
+
+
+def _whole_chunks(start: int, stop: int, size: int, chunk: int) -> int:
+    """Length of the chunks that overlap an interval, cut at the image's rim."""
+    return min(-(-stop // chunk) * chunk, size) - start // chunk * chunk

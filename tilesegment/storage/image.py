@@ -1,0 +1,324 @@
+"""OME-Zarr images, versions 0.4 and 0.5: what is in them, and their pixels by window.
+
+https://ngff.openmicroscopy.org/0.5/ (zarr v3, attributes under "ome") and .../0.4/ (zarr v2).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
+from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
+from pydantic import ValidationError
+
+from tilesegment.errors import InputError, OptionError
+from tilesegment.geometry import YX
+from tilesegment.storage.stores import open_group
+from tilesegment.tiling import Window, mirrored_positions, mirrored_span
+
+OMEVersion = Literal["0.4", "0.5"]
+
+_MICROMETRES = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+
+
+_LARGEST_LOOK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis, as in the specification: name, type and unit."""
+
+    name: str
+    type: str | None
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution level."""
+
+    path: str
+    """Of the array, inside the image's group."""
+    shape: tuple[int, ...]
+    """In the order of the image's axes."""
+    chunks: tuple[int, ...]
+    """What is decoded as one piece: inner chunks where the array is sharded."""
+    dtype: np.dtype[Any]
+    scale: tuple[float, ...]
+    """Per axis, in its unit."""
+    translation: tuple[float, ...]
+    """Per axis, in its unit; of the centre of the first pixel."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An OME-Zarr image: its axes and levels, and the group that holds them."""
+
+    location: str
+    version: OMEVersion
+    name: str
+    axes: tuple[Axis, ...]
+    """A subset of t, c, z, y, x in this order."""
+    levels: tuple[Level, ...]
+    """From the finest to the coarsest."""
+    metadata: Mapping[str, Any]
+    """The multiscales entry as stored, for what is not interpreted here."""
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        return open_group(self.location)
+
+    def position(self, axis: str) -> int | None:
+        """Where `axis` stands among the axes; None if the image lacks it."""
+        names = [item.name for item in self.axes]
+        return names.index(axis) if axis in names else None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; 1 if the image has no channel axis."""
+        position = self.position("c")
+        return 1 if position is None else self.levels[0].shape[position]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Positions of the axes t and z, whose planes are segmented one by one."""
+        return tuple(index for index, axis in enumerate(self.axes) if axis.name in "tz")
+
+    def plane_shape(self, level: int) -> YX:
+        """Height and width of one plane, pixels."""
+        return YX(*self.levels[level].shape[-2:])
+
+    def planes(self, level: int) -> int:
+        """Number of (t, z) planes; 1 for a plain picture."""
+        return prod(self.levels[level].shape[index] for index in self.leading)
+
+    def pixel_size_um(self, level: int) -> tuple[float, float] | None:
+        """Micrometres per pixel (y, x); None if the axes have no unit of length."""
+        factors = [_MICROMETRES.get(axis.unit or "") for axis in self.axes[-2:]]
+        if factors[0] is None or factors[1] is None:
+            return None
+        scale = self.levels[level].scale
+        return scale[-2] * factors[0], scale[-1] * factors[1]
+
+    def label_names(self) -> list[str]:
+        """Names of the label images that lie in the image's own store."""
+        if "labels" not in self.group:
+            return []
+        attributes = dict(self.group["labels"].attrs)
+        ome = attributes.get("ome", attributes)
+        return [str(name) for name in ome.get("labels", [])]
+
+    def pixels(self, level: int) -> "MirroredPixels":
+        """The pixels of a level, extended by mirroring."""
+        array = self.group[self.levels[level].path]
+        return MirroredPixels(array, self.position("c"), self.leading)
+
+    def refuse_non_finite(self) -> None:
+        """Look for NaN in the coarsest level of a float image, where averaging has spread them.
+
+        The pixels that the network is given are looked at as they are read; this is to fail
+        before anything is written.
+
+        Raises:
+            InputError: if there is one.
+        """
+        level = self.levels[-1]
+        if level.dtype.kind != "f" or prod(level.shape) * level.dtype.itemsize > _LARGEST_LOOK_BYTES:
+            return
+        last = len(self.levels) - 1
+        whole = Window(0, 0, *self.plane_shape(last))
+        for plane in range(self.planes(last)):
+            self.pixels(last).read(plane, whole)
+
+    def level_number(self, level: int) -> int:
+        """`level`, if the image has it.
+
+        Raises:
+            OptionError: if it does not.
+        """
+        if not 0 <= level < len(self.levels):
+            raise OptionError(
+                f"level {level} does not exist: {self.location} has levels 0 to "
+                f"{len(self.levels) - 1}"
+            )
+        return level
+
+
+@dataclass(frozen=True)
+class MirroredPixels:
+    """One level as (plane, c, y, x), endless in y and x: beyond the rim it is mirrored.
+
+    This is the image of which tilesegment computes one forward pass (paper, figure 2).
+    """
+
+    array: zarr.Array
+    channel_axis: int | None
+    leading: tuple[int, ...]
+    """Positions of the axes that are flattened into planes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype)
+
+    @property
+    def plane_shape(self) -> YX:
+        return YX(*self.array.shape[-2:])
+
+    def read(self, plane: int, window: Window) -> npt.NDArray[Any]:
+        """Pixels of a window that may reach beyond the rim.
+
+        Returns:
+            (c, window.height, window.width), in the image's dtype.
+
+        Raises:
+            InputError: if a pixel is NaN or infinite, or a chunk is damaged.
+        """
+        shape = self.plane_shape
+        top, bottom = mirrored_span(window.y, window.y + window.height, shape.y)
+        left, right = mirrored_span(window.x, window.x + window.width, shape.x)
+        pixels = self._stored(plane, top, bottom, left, right)
+        _refuse_non_finite(pixels, plane, top, left)
+        if (bottom - top, right - left) == (window.height, window.width):
+            inside = window.clipped(shape) == window
+            if inside:
+                return pixels
+        rows = mirrored_positions(window.y, window.y + window.height, shape.y) - top
+        columns = mirrored_positions(window.x, window.x + window.width, shape.x) - left
+        return pixels[:, rows[:, None], columns[None, :]]
+
+    def _stored(
+        self, plane: int, top: int, bottom: int, left: int, right: int
+    ) -> npt.NDArray[Any]:
+        lengths = [self.array.shape[index] for index in self.leading]
+        selection: list[Any] = [slice(None)] * self.array.ndim
+        for index, position in zip(self.leading, np.unravel_index(plane, lengths), strict=True):
+            selection[index] = int(position)
+        selection[-2:] = slice(top, bottom), slice(left, right)
+        try:
+            pixels = np.asarray(self.array[tuple(selection)])
+        except (ValueError, RuntimeError) as error:
+            where = f"rows {top} to {bottom}, columns {left} to {right} of plane {plane}"
+            raise InputError(f"the image has a damaged chunk in {where}: {error}") from error
+        return pixels if self.channel_axis is not None else pixels[None]
+
+
+def open_image(location: str | Path) -> Image:
+    """Read the metadata of an OME-Zarr image (0.4 or 0.5).
+
+    Raises:
+        InputError: if there is no image; the message says what is there instead.
+    """
+    group = open_group(location)
+    attributes = dict(group.attrs)
+    version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
+    ome = attributes.get("ome", attributes)
+    if not isinstance(ome, dict) or not ome.get("multiscales"):
+        raise InputError(_other_group(location, group, ome))
+    stored = ome["multiscales"][0]
+    multiscale = _validate(stored, version, location)
+    axes = tuple(
+        Axis(axis.name, axis.type, getattr(axis, "unit", None)) for axis in multiscale.axes
+    )
+    _check_axes(axes, location)
+    return Image(
+        location=str(location),
+        version=version,
+        name=Path(location).name.removesuffix(".zarr"),
+        axes=axes,
+        levels=tuple(_level(group, item, len(axes), location) for item in multiscale.datasets),
+        metadata=stored,
+    )
+
+
+def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
+    """The multiscales entry as a model of ome-zarr-models.
+
+    Numbers as dataset paths are written by some programs, and meant as strings.
+    """
+    datasets = stored.get("datasets", []) if isinstance(stored, dict) else []
+    for item in datasets:
+        if isinstance(item, dict) and isinstance(item.get("path"), int):
+            item["path"] = str(item["path"])
+    model = Multiscale05 if version == "0.5" else Multiscale04
+    try:
+        return model.model_validate(stored)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(
+            f"{location} is not valid OME-Zarr {version}: multiscales.{where}: {problem['msg']}"
+        ) from error
+
+
+def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
+    names = [axis.name for axis in axes]
+    if names != [name for name in "tczyx" if name in names] or names[-2:] != ["y", "x"]:
+        raise InputError(
+            f"{location} has axes {', '.join(names)}; tilesegment needs y and x last, and before "
+            "them any of t, c, z in this order"
+        )
+
+
+def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> Level:
+    try:
+        array = group[dataset.path]
+    except KeyError as error:
+        raise InputError(
+            f"{location} lacks the array {dataset.path!r} that its metadata names"
+        ) from error
+    if not isinstance(array, zarr.Array) or array.ndim != ndim or 0 in array.shape:
+        raise InputError(
+            f"{location}/{dataset.path} does not fit the {ndim} axes of its metadata, or is empty"
+        )
+    if array.dtype.kind not in "uif":
+        raise InputError(
+            f"{location} has pixels of type {array.dtype}; integers or floats are needed"
+        )
+    scale = [1.0] * ndim
+    translation = [0.0] * ndim
+    for transform in dataset.coordinateTransformations:
+        if transform.type == "scale":
+            scale = list(transform.scale)
+        elif transform.type == "translation":
+            translation = list(transform.translation)
+    return Level(
+        dataset.path, array.shape, array.chunks, np.dtype(array.dtype), tuple(scale),
+        tuple(translation),
+    )  # fmt: skip
+
+
+def _other_group(location: str | Path, group: zarr.Group, ome: Any) -> str:
+    """What a group without multiscales is, and what to give instead."""
+    if isinstance(ome, dict) and "plate" in ome:
+        well = ome["plate"]["wells"][0]["path"]
+        return f"{location} is a plate of many images; give one of them, as {location}/{well}/0"
+    if isinstance(ome, dict) and "bioformats2raw.layout" in ome:
+        return f"{location} is a collection of images; give one of them, as {location}/0"
+    members = ", ".join(sorted(group.keys())[:4]) or "nothing"
+    return (
+        f"{location} is a Zarr group without OME-Zarr metadata (multiscales); it holds {members}"
+    )
+
+
+def _refuse_non_finite(pixels: npt.NDArray[Any], plane: int, top: int, left: int) -> None:
+    if pixels.dtype.kind != "f" or np.isfinite(pixels).all():
+        return
+    channel, row, column = (int(found[0]) for found in np.nonzero(~np.isfinite(pixels)))
+    value = pixels[channel, row, column]
+    raise InputError(
+        f"the image holds {value} at plane {plane}, channel {channel}, row {top + row}, column "
+        f"{left + column}; replace such pixels first, a network cannot use them"
+    )

@@ -1,0 +1,370 @@
+"""The label volume: an OME-Zarr image-label, of the same version and grid as its image.
+
+Pixels are written under their final keys while the metadata that would make them an array
+is only in memory; `LabelVolume.publish` writes it last. Until then no reader sees a label
+image, and afterwards every reader sees the whole.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore, MemoryStore, StorePath
+
+from tilesegment.colours import RGB
+from tilesegment.errors import IncompleteError, OutputError
+from tilesegment.geometry import YX
+from tilesegment.storage.image import Image, OMEVersion
+from tilesegment.storage.pyramid import Labels, level_factors, pool_by_mode, repeat
+from tilesegment.tiling import TileGrid, Window
+
+PROVENANCE_KEY = "tilesegment"
+
+
+@dataclass(frozen=True)
+class LabelProperties:
+    """What a reader is told of one label value."""
+
+    value: int
+    name: str
+    colour: RGB
+
+
+@dataclass(frozen=True)
+class LabelLayout:
+    """What decides the arrays of a label volume."""
+
+    name: str
+    version: OMEVersion
+    dtype: str
+    tile: int
+    """Pixels per side that one task writes: the shard, where the format has shards."""
+    chunk: int
+    """Pixels per side that a viewer reads at once."""
+    properties: tuple[LabelProperties, ...]
+    source: str | None
+    """Relative path of the image; None if it lies elsewhere."""
+
+
+@dataclass(frozen=True)
+class LabelVolume:
+    """All levels of a label image, writable, whether or not they are published.
+
+    Axes are those of the image without c. It can be pickled, and written from many processes
+    as long as no two of them write one tile.
+    """
+
+    directory: Path
+    arrays: tuple[zarr.Array, ...]
+    """From the finest to the coarsest level."""
+    scales: tuple[tuple[float, ...], ...]
+    """Per level and axis."""
+    documents: Mapping[str, str]
+    """Metadata to be published: key relative to the directory, and JSON text."""
+
+    def write(self, level: int, plane: int, window: Window, labels: Labels) -> None:
+        """Write one tile.
+
+        Args:
+            level: of the pyramid.
+            plane: index over the flattened leading axes.
+            window: inside the level.
+            labels: (window.height, window.width), unsigned integer.
+
+        Raises:
+            IncompleteError: if the disk is full; the run can go on once there is space.
+        """
+        array = self.arrays[level]
+        selection = (*_plane_index(array, plane), *window.slices)
+        try:
+            array[selection] = labels
+        except OSError as error:
+            raise _write_failed(error, self.directory) from error
+
+    def derive(self, level: int, neighbour: int, plane: int, window: Window) -> None:
+        """Write one tile of `level` from the next level that is stored already.
+
+        A coarser level takes the most frequent label of each block of the finer one; a finer
+        level repeats the labels of the coarser one.
+        """
+        target, source = self.arrays[level], self.arrays[neighbour]
+        here = [slice(index, index + 1) for index in _plane_index(target, plane)]
+        here.extend(window.slices)
+        down = neighbour < level
+        coarse, fine = (level, neighbour) if down else (neighbour, level)
+        factors = level_factors(
+            self.arrays[coarse].shape, self.scales[coarse],
+            self.arrays[fine].shape, self.scales[fine],
+        )  # fmt: skip
+        if down:
+            labels = pool_by_mode(_finer(source, here, factors), factors)
+        else:
+            labels = _coarser(source, here, factors)
+        labels = _fill(labels, tuple(part.stop - part.start for part in here))
+        self.write(level, plane, window, labels.reshape(window.height, window.width))
+
+    def grid(self, level: int, tile: int) -> TileGrid:
+        """The tiles of a level."""
+        shape = self.arrays[level].shape
+        return TileGrid(YX(*shape[-2:]), int(np.prod(shape[:-2], dtype=int)), tile)
+
+    def publish(self, provenance: Mapping[str, Any]) -> None:
+        """Write the metadata: the arrays first, the label image's own group last.
+
+        Args:
+            provenance: how the labels were made; JSON, stored beside the OME metadata.
+        """
+        root_keys = ("zarr.json", ".zattrs", ".zgroup")
+        for key, text in self.documents.items():
+            if key not in root_keys:
+                _write_document(self.directory / key, text)
+        for key in root_keys:
+            if key in self.documents:
+                text = _with_provenance(key, self.documents[key], provenance)
+                _write_document(self.directory / key, text)
+
+
+def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVolume:
+    """The label volume for an image, with nothing written yet."""
+    kept = [index for index, axis in enumerate(image.axes) if axis.name != "c"]
+    documents: dict[str, Any] = {}
+    memory = MemoryStore(documents)
+    group = zarr.create_group(
+        memory,
+        zarr_format=3 if layout.version == "0.5" else 2,
+        attributes=_attributes(image, layout, kept),
+    )
+    names = [image.axes[index].name for index in kept]
+    arrays = []
+    for level in image.levels:
+        shape = tuple(level.shape[index] for index in kept)
+        array = _create_array(group, level.path, shape, layout, names)
+        stored_at = StorePath(LocalStore(directory), level.path)
+        arrays.append(
+            zarr.Array(
+                zarr.AsyncArray(array.metadata, stored_at, config={"write_empty_chunks": True})
+            )
+        )
+    return LabelVolume(
+        directory=directory,
+        arrays=tuple(arrays),
+        scales=tuple(tuple(level.scale[index] for index in kept) for level in image.levels),
+        documents={key: value.to_bytes().decode() for key, value in documents.items()},
+    )
+
+
+def _create_array(
+    group: zarr.Group, path: str, shape: tuple[int, ...], layout: LabelLayout, names: list[str]
+) -> zarr.Array:
+    leading = (1,) * (len(shape) - 2)
+    common: dict[str, Any] = {
+        "name": path,
+        "shape": shape,
+        "dtype": layout.dtype,
+        "chunks": (*leading, layout.chunk, layout.chunk),
+        "fill_value": 0,
+    }
+    if layout.version == "0.4":
+        return group.create_array(
+            **common,
+            compressors=numcodecs.Zstd(level=1, checksum=True),
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+        )
+    return group.create_array(
+        **common,
+        shards=(*leading, layout.tile, layout.tile) if layout.tile > layout.chunk else None,
+        compressors=ZstdCodec(level=1, checksum=True),
+        dimension_names=names,
+    )
+
+
+def _attributes(image: Image, layout: LabelLayout, kept: Sequence[int]) -> dict[str, Any]:
+    """The OME metadata of the label image: the image's own axes and transformations."""
+    axes = []
+    for index in kept:
+        axis = image.axes[index]
+        entry = {"name": axis.name, "type": axis.type, "unit": axis.unit}
+        axes.append({key: value for key, value in entry.items() if value is not None})
+    datasets = [
+        {
+            "path": level.path,
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [level.scale[index] for index in kept]},
+                {"type": "translation", "translation": [level.translation[i] for i in kept]},
+            ],
+        }
+        for level in image.levels
+    ]
+    multiscale: dict[str, Any] = {"name": layout.name, "axes": axes, "datasets": datasets}
+    shared = _shared_transformations(image, kept)
+    if shared:
+        multiscale["coordinateTransformations"] = shared
+    label: dict[str, Any] = {
+        "colors": [
+            {"label-value": item.value, "rgba": [*item.colour, 255 if item.value else 0]}
+            for item in layout.properties
+        ],
+        "properties": [
+            {"label-value": item.value, "class": item.name} for item in layout.properties
+        ],
+    }
+    if layout.source is not None:
+        label["source"] = {"image": layout.source}
+    if layout.version == "0.5":
+        ome = {"version": "0.5", "multiscales": [multiscale], "image-label": label}
+        return {"ome": ome}
+    multiscale["version"] = "0.4"
+    return {"multiscales": [multiscale], "image-label": {"version": "0.4", **label}}
+
+
+def _shared_transformations(image: Image, kept: Sequence[int]) -> list[dict[str, Any]]:
+    """The transformations that the image states once for all its levels, without c."""
+    shared = image.metadata.get("coordinateTransformations") or []
+    return [
+        {"type": item["type"], item["type"]: [item[item["type"]][index] for index in kept]}
+        for item in shared
+        if item.get("type") in ("scale", "translation") and item["type"] in item
+    ]
+
+
+def _plane_index(array: zarr.Array, plane: int) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.unravel_index(plane, array.shape[:-2]))
+
+
+def _finer(source: zarr.Array, here: Sequence[slice], factors: tuple[int, ...]) -> Labels:
+    """The pixels of the finer level behind the slices `here` of the coarser one."""
+    selection = []
+    for part, factor, size in zip(here, factors, source.shape, strict=True):
+        start = min(part.start * factor, size - 1)
+        selection.append(slice(start, max(min(part.stop * factor, size), start + 1)))
+    return np.asarray(source[tuple(selection)])
+
+
+def _coarser(source: zarr.Array, here: Sequence[slice], factors: tuple[int, ...]) -> Labels:
+    """The pixels of the coarser level behind the slices `here`, repeated to their size."""
+    selection, inner = [], []
+    for part, factor, size in zip(here, factors, source.shape, strict=True):
+        start = min(part.start // factor, size - 1)
+        selection.append(slice(start, min(-(-part.stop // factor), size)))
+        inner.append(slice(part.start - start * factor, part.stop - start * factor))
+    repeated = repeat(np.asarray(source[tuple(selection)]), factors)
+    return repeated[tuple(inner)]
+
+
+def _fill(labels: Labels, shape: tuple[int, ...]) -> Labels:
+    """Labels of exactly `shape`; what the neighbouring level does not cover repeats its rim."""
+    labels = labels[tuple(slice(size) for size in shape)]
+    missing = [(0, size - have) for size, have in zip(shape, labels.shape, strict=True)]
+    return np.pad(labels, missing, mode="edge") if labels.shape != shape else labels
+
+
+def _write_document(path: Path, text: str) -> None:
+    """Write a small file so that it is either absent or whole."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise _write_failed(error, path.parent) from error
+
+
+def _with_provenance(key: str, text: str, provenance: Mapping[str, Any]) -> str:
+    document = json.loads(text)
+    if key == "zarr.json":
+        document["attributes"][PROVENANCE_KEY] = dict(provenance)
+    elif key == ".zattrs":
+        document[PROVENANCE_KEY] = dict(provenance)
+    return json.dumps(document, indent=2)
+
+
+def _write_failed(error: OSError, directory: Path) -> OutputError | IncompleteError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return IncompleteError(
+            f"no space left for {directory} ({error.strerror}); free some and run the same "
+            "command again: finished tiles are kept"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(
+            f"no permission to write {directory}; choose another place with --output"
+        )
+    return OutputError(f"cannot write {directory}: {error}")
+
+
+def published_provenance(directory: Path) -> Mapping[str, Any] | None:
+    """How the label image in a directory was made; None if there is none.
+
+    An empty mapping means that there is one, made by something else.
+    """
+    for key, attributes in (("zarr.json", "attributes"), (".zattrs", None)):
+        document = _read_document(directory / key)
+        if document is not None:
+            stored = document.get(attributes, {}) if attributes else document
+            return dict(stored.get(PROVENANCE_KEY, {}))
+    return None
+
+
+def list_labels(labels: Path, name: str, version: OMEVersion) -> None:
+    """Add `name` to the list of the image's labels; creates the group that holds the list."""
+    key = "zarr.json" if version == "0.5" else ".zattrs"
+    document = _read_document(labels / key) or {}
+    if version == "0.5":
+        document.setdefault("zarr_format", 3)
+        document.setdefault("node_type", "group")
+        ome = document.setdefault("attributes", {}).setdefault("ome", {"version": "0.5"})
+    else:
+        ome = document
+        _write_document(labels / ".zgroup", json.dumps({"zarr_format": 2}))
+    names = ome.setdefault("labels", [])
+    if name not in names:
+        names.append(name)
+        _write_document(labels / key, json.dumps(document, indent=2))
+
+
+def unlist_labels(labels: Path, name: str, version: OMEVersion) -> None:
+    """Remove `name` from the list of the image's labels."""
+    key = "zarr.json" if version == "0.5" else ".zattrs"
+    document = _read_document(labels / key) or {}
+    ome = document.get("attributes", {}).get("ome", {}) if version == "0.5" else document
+    if name in ome.get("labels", []):
+        ome["labels"].remove(name)
+        _write_document(labels / key, json.dumps(document, indent=2))
+
+
+def remove_labels(directory: Path) -> None:
+    """Delete a label image: first what makes it visible, then the rest."""
+    for key in ("zarr.json", ".zattrs", ".zgroup"):
+        (directory / key).unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _read_document(path: Path) -> dict[str, Any] | None:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error
+    return document
+
+
+def levels_to_derive(count: int, processed: int) -> Iterator[tuple[int, int]]:
+    """Which level to derive from which: outwards from the one that was segmented.
+
+    >>> list(levels_to_derive(4, processed=1))
+    [(2, 1), (3, 2), (0, 1)]
+    """
+    for level in range(processed + 1, count):
+        yield level, level - 1
+    for level in reversed(range(processed)):
+        yield level, level + 1
+
+

@@ -1,0 +1,77 @@
+"""Label pyramids: the most frequent label of each block, never an interpolated one."""
+
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = npt.NDArray[np.unsignedinteger]
+
+
+def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
+    """The most frequent label of each block; the smallest of them on a tie.
+
+    Args:
+        labels: any number of axes, unsigned integer.
+        factors: block size per axis; blocks are cut at the far end of an axis.
+
+    Returns:
+        ceil(size / factor) per axis, of the same dtype.
+
+    >>> pool_by_mode(np.array([[1, 1, 2], [0, 1, 2], [3, 0, 0]], np.uint8), (2, 2))
+    array([[1, 2],
+           [0, 0]], dtype=uint8)
+    """
+    blocks = tuple(-(-size // factor) for size, factor in zip(labels.shape, factors, strict=True))
+    winner = np.zeros(blocks, labels.dtype)
+    votes = np.zeros(blocks, np.uint32)
+    for value in np.unique(labels):
+        count = _count_blocks(labels == value, blocks, factors)
+        better = count > votes
+        winner[better] = value
+        votes[better] = count[better]
+    return winner
+
+
+def _count_blocks(
+    mask: npt.NDArray[np.bool_], blocks: tuple[int, ...], factors: tuple[int, ...]
+) -> npt.NDArray[np.uint32]:
+    """How many pixels of each block are set; pixels beyond the far end count as unset."""
+    missing = [
+        (0, block * factor - size)
+        for block, factor, size in zip(blocks, factors, mask.shape, strict=True)
+    ]
+    if any(after for _, after in missing):
+        mask = np.pad(mask, missing)
+    split = [size for pair in zip(blocks, factors, strict=True) for size in pair]
+    within = tuple(range(1, len(split), 2))
+    small = np.uint8 if prod(factors) < 256 else np.uint32
+    return mask.reshape(split).sum(axis=within, dtype=small).astype(np.uint32)
+
+
+def repeat(labels: Labels, factors: tuple[int, ...]) -> Labels:
+    """Each label `factor` times along each axis: the nearest neighbour on a finer grid."""
+    for axis, factor in enumerate(factors):
+        labels = labels.repeat(factor, axis=axis)
+    return labels
+
+
+def level_factors(
+    coarse_shape: tuple[int, ...],
+    coarse_scale: tuple[float, ...],
+    fine_shape: tuple[int, ...],
+    fine_scale: tuple[float, ...],
+) -> tuple[int, ...]:
+    """Whole-number size of a coarse pixel in fine ones, per axis.
+
+    Taken from the scales; from the shapes where the scales do not differ.
+
+    >>> level_factors((3, 1483), (1.0, 1.0), (3, 2967), (1.0, 0.5))
+    (1, 2)
+    """
+    return tuple(
+        max(1, round(scale / finer if scale != finer else fine / size))
+        for size, scale, fine, finer in zip(
+            coarse_shape, coarse_scale, fine_shape, fine_scale, strict=True
+        )
+    )

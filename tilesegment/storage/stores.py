@@ -1,0 +1,56 @@
+"""Opening zarr groups by path, with an answer for everything else that a path may be."""
+
+from pathlib import Path
+
+import zarr
+from zarr.errors import GroupNotFoundError
+
+from tilesegment.errors import InputError
+
+_PICTURES = {
+    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".dcm", ".tif", ".tiff", ".png", ".jpg",
+    ".jpeg", ".jp2",
+}  # fmt: skip
+
+
+def open_group(location: str | Path) -> zarr.Group:
+    """The zarr group at a path, read-only.
+
+    Raises:
+        InputError: if there is none; the message says what is there instead.
+    """
+    path = Path(location)
+    if not path.exists():
+        raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
+    if path.is_file():
+        raise InputError(_about_file(path))
+    try:
+        return zarr.open_group(path, mode="r", use_consolidated=False)
+    except (GroupNotFoundError, FileNotFoundError) as error:
+        raise InputError(_about_directory(path)) from error
+    except PermissionError as error:
+        raise InputError(f"no permission to read {path}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
+
+
+def _about_file(path: Path) -> str:
+    if path.suffix.lower() in _PICTURES:
+        return (
+            f"{path} is a {path.suffix[1:].upper()} file, not OME-Zarr; convert it first: "
+            f"tilesegment import {path} {path.with_suffix('.zarr').name}"
+        )
+    return f"{path} is a file, not OME-Zarr; give the path of an OME-Zarr image (a directory)"
+
+
+def _about_directory(path: Path) -> str:
+    if (path / "zarr.json").exists() or (path / ".zarray").exists():
+        return (
+            f"{path} is a plain Zarr array without OME-Zarr metadata; give the OME-Zarr group "
+            "around it (multiscales), or convert it"
+        )
+    return f"{path} is a directory, but neither Zarr nor OME-Zarr; give an OME-Zarr image"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

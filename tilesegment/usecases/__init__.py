@@ -1,0 +1,1 @@
+"""What the commands do: the only modules that know everything below."""

@@ -1,0 +1,466 @@
+"""The use case that the project exists for: an image and a model in, a label volume out."""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tilesegment import __version__
+from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.errors import ClusterError, OutputError, TilesegmentError
+from tilesegment.model import zoo
+from tilesegment.model.file import ModelDescription, model_hash, read_description
+from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.storage.image import Image, open_image
+from tilesegment.storage.labels import (
+    LabelLayout,
+    LabelProperties,
+    LabelVolume,
+    layout_volume,
+    levels_to_derive,
+    list_labels,
+    published_provenance,
+    remove_labels,
+    unlist_labels,
+)
+from tilesegment.storage.ledger import Ledger, refuse_other_run
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from tilesegment.execution.worker import WorkerModel
+    from tilesegment.model.predictor import Device
+
+_FINGERPRINT_VERSION = 1
+_TIMED_TILE = 512
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; handed to the caller after every tile."""
+
+    phase: Literal["tiles", "levels"]
+    done: int
+    total: int
+    """Tiles of this phase."""
+    pixels: int
+    """Pixels of the tiles that this run has computed in this phase."""
+    dashboard: str | None
+    """Address of dask's dashboard."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did."""
+
+    status: Literal["done", "already complete"]
+    labels: str
+    """Path of the label image."""
+    tiles: int
+    computed: int
+    skipped: int
+    """Tiles that an earlier run had finished."""
+    seconds: float
+    """From the first tile's start to the published label image."""
+    megapixels_per_second: float
+    """Of the processed level, over the seconds above."""
+    shares: Mapping[str, float]
+    """Share of the image's pixels in each class."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a run knows before it starts."""
+
+    image: Image
+    model: Path
+    description: ModelDescription
+    options: RunOptions
+    plan: Plan
+    name: str
+    directory: Path
+    inside: bool
+    """Whether the labels go into the image's own store."""
+
+    @property
+    def volume(self) -> LabelVolume:
+        classes = self.description.classes
+        layout = LabelLayout(
+            name=self.name,
+            version=self.image.version,
+            dtype=str(self.description.label_dtype),
+            tile=self.plan.tile,
+            chunk=self.plan.output_chunk,
+            properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
+            source="../../" if self.inside else None,
+        )
+        return layout_volume(self.image, layout, self.directory)
+
+    def worker_model(self, device: "Device", precision: str, threads: int | None) -> "WorkerModel":
+        from tilesegment.execution.worker import WorkerModel
+
+        return WorkerModel(
+            content=self.model.read_bytes(),
+            description=self.description,
+            pixels=self.image.levels[self.plan.source.level].dtype,
+            precision=precision,
+            device=device,
+            threads=threads,
+        )
+
+    def fingerprint(self, precision: str) -> dict[str, Any]:
+        """What must be equal for two runs to give the same labels; the tile need not be."""
+        level = self.image.levels[self.plan.source.level]
+        return {
+            "version": _FINGERPRINT_VERSION,
+            "model": model_hash(self.model),
+            "level": self.plan.source.level,
+            "precision": precision,
+            "image shape": list(level.shape),
+            "image type": str(level.dtype),
+            "image metadata": dict(self.image.metadata),
+        }
+
+
+def plan(
+    image: str | Path,
+    model: str | Path = zoo.DEFAULT,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+) -> Plan:
+    """What `segment` would do; reads metadata only and writes nothing.
+
+    Args:
+        image: path of an OME-Zarr image.
+        model: path of a model file, or the name of a bundled model.
+        options: level, tile and precision.
+
+    Raises:
+        InputError, ModelError, OptionError: as `segment`.
+    """
+    opened = open_image(image)
+    path = zoo.find(model)
+    return _make_plan(opened, path, read_description(path), options)
+
+
+def estimate_seconds(
+    planned: Plan, model: str | Path, options: RunOptions, cluster: ClusterOptions
+) -> float | None:
+    """How long the network will need, from two passes over a small tile on this machine.
+
+    Returns:
+        Seconds; None if the cluster is not this machine's cores.
+    """
+    from tilesegment.execution.cluster import inference_threads, local_workers, resolve_kind
+
+    cluster = resolve_kind(cluster)
+    if cluster.kind != "cpu":
+        return None
+    from tilesegment.execution.memory import keep_freed_memory
+    from tilesegment.execution.worker import WorkerModel, describe_worker
+
+    keep_freed_memory()
+    path = zoo.find(model)
+    description = read_description(path)
+    precision = describe_worker("cpu", options.precision)["precision"]
+    threads = inference_threads(cluster)
+    pixels = np.dtype(np.uint8)
+    predictor = WorkerModel(
+        path.read_bytes(), description, pixels, precision, "cpu", threads
+    ).build()
+    geometry = description.geometry
+    side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
+    tile = np.zeros((description.in_channels, side, side), pixels)
+    predictor.labels(tile)
+    started = time.perf_counter()
+    predictor.labels(tile)
+    seconds_per_pixel = (time.perf_counter() - started) / side**2
+    inputs = planned.compute_amplification * planned.pixels
+    return round(inputs * seconds_per_pixel / local_workers(cluster), 1)
+
+
+def segment(
+    image: str | Path,
+    model: str | Path = zoo.DEFAULT,
+    *,
+    labels: str | None = None,
+    output: str | Path | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    overwrite: bool = False,
+    report: Callable[[Progress], None] | None = None,
+) -> RunSummary:
+    """Write the label volume that one forward pass over the whole mirrored image would give.
+
+    The same call again resumes an unfinished run, or finds that it is complete.
+
+    Args:
+        image: path of an OME-Zarr image (0.4 or 0.5), with axes of t, c, z, y, x.
+        model: path of a model file, or the name of a bundled model.
+        labels: name of the label image; the model's by default.
+        output: a store of its own for the label image; by default ``image/labels/NAME``.
+        options: level, tile and precision.
+        cluster: who computes.
+        overwrite: replace a label image of the same name.
+        report: called after each tile.
+
+    Raises:
+        InputError: the image is absent, damaged, or holds NaN.
+        ModelError: the model file cannot be used, or takes other channels.
+        OptionError: an option cannot work here.
+        ClusterError: there are no workers.
+        OutputConflict: the labels belong to another run.
+        IncompleteError: the run stopped; finished tiles are kept.
+        OutputError: the labels cannot be written.
+    """
+    from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
+
+    job = _prepare(image, model, labels, output, options)
+    kept = None if overwrite else published_provenance(job.directory)
+    if kept is not None and not kept:
+        raise OutputError(
+            f"{job.directory} exists and was not made by tilesegment; use another --labels name, "
+            "or --overwrite to replace it"
+        )
+    cluster = resolve_kind(cluster)
+    with open_cluster(cluster) as client:
+        device, precision = _agree(client, cluster, options)
+        fingerprint = job.fingerprint(precision)
+        if kept is not None:
+            refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
+            return _complete(job, kept)
+        if overwrite:
+            _remove(job)
+        model_for_workers = job.worker_model(device, precision, inference_threads(cluster))
+        return _run(job, client, model_for_workers, fingerprint, report)
+
+
+def _prepare(
+    image: str | Path,
+    model: str | Path,
+    labels: str | None,
+    output: str | Path | None,
+    options: RunOptions,
+) -> _Job:
+    opened = open_image(image)
+    opened.refuse_non_finite()
+    path = zoo.find(model)
+    description = read_description(path)
+    name = labels or path.name.removesuffix(".safetensors")
+    if not name or "/" in name or name.startswith("."):
+        raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
+    directory = Path(output) if output is not None else Path(image) / "labels" / name
+    return _Job(
+        image=opened,
+        model=path,
+        description=description,
+        options=options,
+        plan=_make_plan(opened, path, description, options),
+        name=name,
+        directory=directory,
+        inside=output is None,
+    )
+
+
+def _make_plan(
+    image: Image, model: Path, description: ModelDescription, options: RunOptions
+) -> Plan:
+    number = image.level_number(options.level)
+    level = image.levels[number]
+    description.check_channels(image.channels, image.location)
+    source = Source(
+        location=image.location,
+        level=number,
+        shape=image.plane_shape(number),
+        planes=image.planes(number),
+        channels=image.channels,
+        item_bytes=level.dtype.itemsize,
+        chunk=type(image.plane_shape(number))(*level.chunks[-2:]),
+    )
+    network = Network(
+        geometry=description.geometry,
+        base_channels=int(description.arguments.get("base_channels", 64)),
+        weights_bytes=model.stat().st_size,
+    )
+    shapes = [image.plane_shape(index) for index in range(len(image.levels))]
+    return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+
+
+def _agree(
+    client: "Client", cluster: ClusterOptions, options: RunOptions
+) -> "tuple[Device, str]":
+    """Device and precision, the same on all workers.
+
+    Raises:
+        ClusterError: if the workers differ: their results would, too.
+    """
+    from tilesegment.execution.worker import describe_worker
+
+    answers = client.run(describe_worker, cluster.kind, options.precision)
+    kinds = Counter((answer["device"], answer["precision"]) for answer in answers.values())
+    if len(kinds) > 1:
+        found = ", ".join(f"{count} x {' '.join(kind)}" for kind, count in kinds.items())
+        raise ClusterError(
+            f"the workers differ ({found}), and so would their results; give --precision float32 "
+            "and workers of one kind"
+        )
+    return next(iter(kinds))
+
+
+def _run(
+    job: _Job,
+    client: "Client",
+    model: "WorkerModel",
+    fingerprint: Mapping[str, Any],
+    report: Callable[[Progress], None] | None,
+) -> RunSummary:
+    volume = job.volume
+    run = f"tilesegment-{uuid.uuid4().hex[:12]}"
+    started = time.perf_counter()
+    tiles = {**fingerprint, "tile": job.plan.tile}
+    with Ledger(job.directory, tiles) as ledger, _model_on_workers(client, run, model):
+        skipped = len(ledger.done)
+        try:
+            _segment_tiles(job, client, volume, run, ledger, report)
+        except TilesegmentError:
+            if not ledger.done:
+                ledger.remove()
+                _remove(job)
+            raise
+        _derive_levels(job, client, volume, run, report)
+        summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+        volume.publish(_provenance(fingerprint, summary, job.plan))
+        if job.inside:
+            list_labels(job.directory.parent, job.name, job.image.version)
+        ledger.remove()
+    return summary
+
+
+@contextmanager
+def _model_on_workers(client: "Client", run: str, model: "WorkerModel") -> Iterator[None]:
+    """Every worker holds the model, under the name `run`, while the block lasts."""
+    from tilesegment.execution.worker import ModelPlugin
+
+    client.register_plugin(ModelPlugin(run, model), name=run)
+    try:
+        yield
+    finally:
+        with suppress(OSError, CancelledError):
+            client.unregister_worker_plugin(run)
+
+
+def _segment_tiles(
+    job: _Job,
+    client: "Client",
+    volume: LabelVolume,
+    run: str,
+    ledger: Ledger,
+    report: Callable[[Progress], None] | None,
+) -> None:
+    from tilesegment.execution.engine import segment_tiles
+    from tilesegment.execution.worker import TileWriter
+
+    plan = job.plan
+    values = tuple(item.value for item in job.description.classes)
+    writer = TileWriter(volume, plan.source.level, values)
+    pixels = job.image.pixels(plan.source.level)
+    computed = 0
+    _report(report, "tiles", len(ledger.done), len(plan.grid), 0, client)
+    for record in segment_tiles(client, plan, pixels, writer, run, ledger.done):
+        ledger.add(record)
+        computed += sum(record.counts)
+        _report(report, "tiles", len(ledger.done), len(plan.grid), computed, client)
+
+
+def _derive_levels(
+    job: _Job,
+    client: "Client",
+    volume: LabelVolume,
+    run: str,
+    report: Callable[[Progress], None] | None,
+) -> None:
+    from tilesegment.execution.engine import derive_levels
+
+    steps = list(levels_to_derive(len(volume.arrays), job.plan.source.level))
+    total = sum(len(volume.grid(level, job.plan.tile)) for level, _ in steps)
+    done = pixels = 0
+    for level, neighbour in steps:
+        for window in derive_levels(client, volume, level, neighbour, job.plan.tile, run):
+            done += 1
+            pixels += window.height * window.width
+            _report(report, "levels", done, total, pixels, client)
+
+
+def _report(
+    report: Callable[[Progress], None] | None,
+    phase: Literal["tiles", "levels"],
+    done: int,
+    total: int,
+    pixels: int,
+    client: "Client",
+) -> None:
+    if report is not None:
+        report(Progress(phase, done, total, pixels, client.dashboard_link))
+
+
+def _summarise(job: _Job, ledger: Ledger, skipped: int, seconds: float) -> RunSummary:
+    counts = np.sum([record.counts for record in ledger.done.values()], axis=0)
+    names = [item.name for item in job.description.classes]
+    tiles = len(job.plan.grid)
+    computed = job.plan.pixels * (tiles - skipped) / tiles
+    return RunSummary(
+        status="done",
+        labels=str(job.directory),
+        tiles=tiles,
+        computed=tiles - skipped,
+        skipped=skipped,
+        seconds=round(seconds, 3),
+        megapixels_per_second=round(computed / 1e6 / seconds, 3),
+        shares={
+            name: round(float(count / counts.sum()), 6)
+            for name, count in zip(names, counts, strict=True)
+        },
+    )
+
+
+def _provenance(
+    fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan
+) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "fingerprint": dict(fingerprint),
+        "summary": {**asdict(summary), "labels": Path(summary.labels).name},
+        "plan": {"tile": plan.tile, "halo": plan.halo, "level": plan.source.level},
+    }
+
+
+def _complete(job: _Job, provenance: Mapping[str, Any]) -> RunSummary:
+    """The summary of a label image that an earlier run has published."""
+    if job.inside:
+        list_labels(job.directory.parent, job.name, job.image.version)
+    earlier = RunSummary(**provenance["summary"])
+    return replace(
+        earlier,
+        status="already complete",
+        labels=str(job.directory),
+        computed=0,
+        skipped=earlier.tiles,
+        seconds=0.0,
+        megapixels_per_second=0.0,
+    )
+
+
+def _remove(job: _Job) -> None:
+    """Delete the label image, published or not, and the labels group if it becomes empty."""
+    if job.inside:
+        unlist_labels(job.directory.parent, job.name, job.image.version)
+    remove_labels(job.directory)
+    if job.inside:
+        with suppress(OSError):
+            job.directory.parent.rmdir()
