@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
+import hypothesis
 import pytest
 import torch
 from distributed import LocalCluster
@@ -12,6 +13,10 @@ from tests.pictures import balanced
 from tilesegment.execution.cluster import SETTINGS
 from tilesegment.model.file import save_model
 from tilesegment.model.unet import UNet
+
+# Shared machines stall; a slow example is not a failure.
+hypothesis.settings.register_profile("tilesegment", deadline=None)
+hypothesis.settings.load_profile("tilesegment")
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 

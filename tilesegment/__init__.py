@@ -22,7 +22,19 @@ _HOMES = {
     "train": "tilesegment.usecases.train",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "LabelClass",
+    "Normalisation",
+    "UNet",
+    "__version__",
+    "import_image",
+    "load_model",
+    "open_image",
+    "plan",
+    "save_model",
+    "segment",
+    "train",
+]
 
 if TYPE_CHECKING:
     from tilesegment.model.file import (
@@ -32,9 +44,9 @@ if TYPE_CHECKING:
         save_model,
     )
     from tilesegment.model.unet import UNet
-    from tilesegment.usecases.segment import plan, segment
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
+    from tilesegment.usecases.segment import plan, segment
     from tilesegment.usecases.train import train
 
 

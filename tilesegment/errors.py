@@ -33,7 +33,7 @@ class OutputError(TilesegmentError):
     """The output cannot be written: it exists already, or the disk is full."""
 
 
-class OutputConflict(OutputError):
+class OutputConflictError(OutputError):
     """The output belongs to another model, image or configuration."""
 
     exit_code = 3

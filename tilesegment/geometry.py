@@ -105,11 +105,11 @@ def unet_geometry(
 
 
 def _valid_loss(depth: int, upsampling: Upsampling) -> int:
-    """Pixels per side that unpadded convolutions consume: 6 * 2**depth - 4 with 2x2 up-convolution."""
+    """Pixels per side that unpadded convolutions consume: the paper's 6 * 2**depth - 4."""
     up_convolution = 1 if upsampling == "interpolate" else 0
-    loss = sum(2 * 2**level for level in range(depth + 1))
-    loss += sum((2 + up_convolution) * 2**level for level in range(depth))
-    return loss
+    contracting = 2 * ((2 << depth) - 1)
+    expansive = (2 + up_convolution) * ((1 << depth) - 1)
+    return contracting + expansive
 
 
 def _receptive_radius(depth: int, upsampling: Upsampling) -> int:
@@ -148,7 +148,7 @@ def round_up(size: int, multiple: int) -> int:
 
 
 def nearest_multiples(size: int, multiple: int) -> tuple[int, int]:
-    """The multiples of `multiple` just below and above `size`; the lower one is at least `multiple`.
+    """The multiples of `multiple` just below and above `size`; the lower one is not 0.
 
     >>> nearest_multiples(500, 16)
     (496, 512)

@@ -18,13 +18,15 @@ from tilesegment.tiling import (
 LARGEST_AUTO_TILE = 1024
 """Beyond this a CPU gains little: the halo costs 1.4 times the pixels at 1024 (halo 94)."""
 
-_REGION_BYTES = 128 * 2**20
-"""Raw pixels of one region: bounds what waits in the workers' memory for a neighbour."""
-_LARGEST_REGION_SIDE = 16
+_NEIGHBOUR_BYTES = 96 * 2**20
+"""Raw pixels of the two rows of tiles that wait in the workers' memory for their neighbours."""
+_LARGEST_REGION = YX(32, 12)
+"""Tiles; dask works through a region row by row, so that its width decides what waits in memory,
+and its size what the scheduler holds. Narrower regions read more chunks twice."""
 _PROCESS_BYTES = 450 * 2**20
 """A worker with torch, dask and zarr loaded, before it has a network."""
 _FULL_RESOLUTION_MAPS = 5.5
-"""Feature maps of base width at full resolution that are alive at the U-Net's peak (docs/performance.md)."""
+"""Feature maps of base width and full size that live at the U-Net's peak; measured."""
 _WAITING_TILES = 8
 """Haloed tiles that wait for the network, and labels that wait for the disk, per worker."""
 
@@ -62,8 +64,8 @@ class Plan:
     network: Network
     tile: int
     """Pixels per side that one task segments and writes."""
-    region_side: int
-    """Tiles per side of a region."""
+    region: YX
+    """Tiles per side of a region, at most."""
     output_chunk: int
     """Pixels per side of a stored chunk."""
     output_bytes: int
@@ -79,8 +81,8 @@ class Plan:
 
     @property
     def regions(self) -> int:
-        side, grid = self.region_side, self.grid
-        return grid.planes * -(-grid.rows // side) * -(-grid.columns // side)
+        side, grid = self.region, self.grid
+        return grid.planes * -(-grid.rows // side.y) * -(-grid.columns // side.x)
 
     @property
     def pixels(self) -> int:
@@ -99,7 +101,7 @@ class Plan:
         decoded = sum(
             self._decoded(region.first_row, region.rows, shape.y, chunk.y)
             * self._decoded(region.first_column, region.columns, shape.x, chunk.x)
-            for region in TileGrid(shape, 1, grid.tile).regions(self.region_side)
+            for region in TileGrid(shape, 1, grid.tile).regions(self.region)
         )
         return decoded / (shape.y * shape.x)
 
@@ -117,12 +119,12 @@ class Plan:
         activations = side**2 * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
         sample = self.source.channels * self.source.item_bytes
         waiting = _WAITING_TILES * (side**2 * sample + self.tile**2)
-        neighbours = 2 * (self.region_side + 2) * self.tile**2 * sample
+        neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample
         weights = 2 * self.network.weights_bytes
         return int(_PROCESS_BYTES + weights + activations + waiting + neighbours)
 
     def region_list(self) -> Iterable[Region]:
-        return self.grid.regions(self.region_side)
+        return self.grid.regions(self.region)
 
 
 def make_plan(
@@ -145,12 +147,12 @@ def make_plan(
         tile = choose_tile(LARGEST_AUTO_TILE, source.shape, geometry)
     check_tile(tile, geometry)
     tile_bytes = tile**2 * source.channels * source.item_bytes
-    side = int((_REGION_BYTES / tile_bytes) ** 0.5)
+    columns = max(_NEIGHBOUR_BYTES // (2 * tile_bytes) - 2, 2)
     return Plan(
         source=source,
         network=network,
         tile=tile,
-        region_side=min(max(side, 2), _LARGEST_REGION_SIDE),
+        region=YX(_LARGEST_REGION.y, min(columns, _LARGEST_REGION.x)),
         output_chunk=chunk_of(tile),
         output_bytes=source.planes * label_bytes * sum(shape.y * shape.x for shape in level_shapes),
     )

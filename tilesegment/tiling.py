@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tilesegment.geometry import YX, NetworkGeometry, nearest_multiples, round_up
 from tilesegment.errors import OptionError
+from tilesegment.geometry import YX, NetworkGeometry, nearest_multiples, round_up
 
 
 class Tile(NamedTuple):
@@ -110,17 +110,17 @@ class TileGrid:
     def _square(self, tile: Tile) -> Window:
         return Window(tile.row * self.tile, tile.column * self.tile, self.tile, self.tile)
 
-    def regions(self, side: int) -> Iterator[Region]:
-        """Rectangles of at most `side` x `side` tiles that cover each tile once."""
+    def regions(self, largest: YX) -> Iterator[Region]:
+        """Rectangles of at most `largest` tiles that cover each tile once."""
         for plane in range(self.planes):
-            for row in range(0, self.rows, side):
-                for column in range(0, self.columns, side):
+            for row in range(0, self.rows, largest.y):
+                for column in range(0, self.columns, largest.x):
                     yield Region(
                         plane,
                         row,
                         column,
-                        min(side, self.rows - row),
-                        min(side, self.columns - column),
+                        min(largest.y, self.rows - row),
+                        min(largest.x, self.columns - column),
                     )
 
 
@@ -159,8 +159,11 @@ def chunk_of(tile: int, largest: int = 512) -> int:
     >>> chunk_of(1024), chunk_of(1072)
     (512, 268)
     """
-    return next(tile // parts for parts in range(1, tile + 1)
-                if tile % parts == 0 and tile // parts <= largest)
+    return next(
+        tile // parts
+        for parts in range(1, tile + 1)
+        if tile % parts == 0 and tile // parts <= largest
+    )
 
 
 def mirrored_positions(start: int, stop: int, size: int) -> npt.NDArray[np.intp]:
@@ -178,7 +181,7 @@ def mirrored_positions(start: int, stop: int, size: int) -> npt.NDArray[np.intp]
 
 def mirrored_span(start: int, stop: int, size: int) -> tuple[int, int]:
     """The half-open interval of an axis that `mirrored_positions` draws from."""
-    if 0 <= start and stop <= size:
+    if start >= 0 and stop <= size:
         return start, stop
     positions = mirrored_positions(start, stop, size)
     return int(positions.min()), int(positions.max()) + 1

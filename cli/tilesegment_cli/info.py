@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-
 if TYPE_CHECKING:
     from tilesegment.model.file import ModelDescription
     from tilesegment.storage.image import Image

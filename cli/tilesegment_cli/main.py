@@ -7,6 +7,7 @@ import click
 
 from tilesegment import __version__
 from tilesegment.errors import TilesegmentError
+from tilesegment_cli.export import export
 from tilesegment_cli.import_ import import_
 from tilesegment_cli.info import info
 from tilesegment_cli.models import models
@@ -20,25 +21,26 @@ _INTERRUPTED = 4
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="tilesegment")
 def tilesegment() -> None:
-    """Segment images of any size with a U-Net, exactly as one forward pass would.
+    r"""Segment images of any size with a U-Net, exactly as one forward pass would.
 
     \b
     First steps:
       tilesegment import slide.svs slide.zarr
       tilesegment run slide.zarr
-      tilesegment export-overview slide.zarr
+      tilesegment export slide.zarr overlay.png
 
     Every option can also be given as an environment variable: TILESEGMENT_RUN_CLUSTER=gpu.
     """
 
 
-for command in (import_, info, plan, run, models, train):
+for command in (import_, info, plan, run, export, models, train):
     tilesegment.add_command(command)
 
 
 def main() -> None:
     """Entry point: errors become one line on stderr and the exit code of their kind."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     try:
         tilesegment(auto_envvar_prefix="TILESEGMENT", standalone_mode=False)
     except TilesegmentError as error:

@@ -1,6 +1,7 @@
 """``tilesegment models``."""
 
 import json
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ def models(as_json: bool) -> None:
     from tilesegment.model import zoo
     from tilesegment.model.file import read_description
 
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in zoo.names():
         path = zoo.find(name)
         description = read_description(path)

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -89,13 +91,8 @@ def human_bytes(count: float) -> str:
     >>> human_bytes(3_200_000)
     '3.2 MB'
     """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "PB"
-    return f"{count:.3g} {unit}"
+    power = min(max(len(str(int(count))) - 1, 0) // 3, len(_UNITS) - 1)
+    return f"{count / 1000**power:.3g} {_UNITS[power]}"
 
 
 def human_seconds(seconds: float) -> str:

@@ -50,7 +50,7 @@ def run(
     memory_limit: str | None,
     as_json: bool,
 ) -> None:
-    """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
+    r"""Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
 
     The labels are those that one forward pass over the whole (mirrored) image would give, for
     every tile size and number of workers. They become an OME-Zarr label image in

@@ -55,7 +55,9 @@ def by_tiles(
     return result
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_tiles_equal_the_whole_image_in_every_logit(data: st.DataObject, tmp_path: Path) -> None:
     """For any network, picture and tile size, in any number of threads."""

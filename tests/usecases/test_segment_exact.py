@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import tilesegment as ts
 from tests.pictures import balanced, load_predictor, random_pixels, whole_pass, write_image
 from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.geometry import YX
 from tilesegment.model.file import save_model
 from tilesegment.model.unet import UNet
 
@@ -60,13 +61,20 @@ def check(data: st.DataObject, tmp_path: Path, cluster: str) -> None:
     tile = geometry.smallest_tile + geometry.alignment * data.draw(st.integers(0, 3))
     lengths = {"t": 1, "z": data.draw(st.integers(1, 2)), "c": in_channels}
     largest = tile * 5 // 2 if len(axes) < 4 else tile
-    shape = [lengths[axis] if axis in lengths else data.draw(st.integers(1, largest)) for axis in axes]
+    shape = [
+        lengths[axis] if axis in lengths else data.draw(st.integers(1, largest)) for axis in axes
+    ]
     pixels = random_pixels(shape, data.draw(st.sampled_from(["uint8", "uint16", "float32"])))
-    chunks = [data.draw(st.integers(1, 2)) if axis in lengths else data.draw(st.integers(5, 90)) for axis in axes]
+    chunks = [
+        data.draw(st.integers(1, 2)) if axis in lengths else data.draw(st.integers(5, 90))
+        for axis in axes
+    ]
     shards = None
     if version == "0.5" and data.draw(st.booleans()):
         shards = [size * data.draw(st.integers(1, 3)) for size in chunks]
-    image = write_image(tmp_path / "image.zarr", pixels, axes, chunks=chunks, shards=shards, version=version)
+    image = write_image(
+        tmp_path / "image.zarr", pixels, axes, chunks=chunks, shards=shards, version=version
+    )
     model = save_model(network, tmp_path / "model.safetensors")
     ts.segment(
         image,
@@ -100,7 +108,7 @@ def test_several_regions_equal_the_whole_image(
     padding: str, tmp_path: Path, two_workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles at the rim of a region find their halo in the next region's pixels."""
-    monkeypatch.setattr("tilesegment.planning._LARGEST_REGION_SIDE", 2)
+    monkeypatch.setattr("tilesegment.planning._LARGEST_REGION", YX(2, 3))
     torch.manual_seed(0)
     network = balanced(UNet(3, 3, base_channels=4, depth=2, padding=padding))
     model = save_model(network, tmp_path / "model.safetensors")

@@ -3,6 +3,7 @@
 Everything started here listens on the loopback address only, the dashboard too.
 """
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.comm import connect
 
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import ClusterError, OptionError
@@ -159,15 +161,21 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
 @contextmanager
 def _running(address: str) -> Iterator[Client]:
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        asyncio.run(asyncio.wait_for(_greet(address), _CONNECT_SECONDS))
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no dask scheduler answers at {address} within {_CONNECT_SECONDS} s; start one with "
             "`dask scheduler` and workers with `dask worker`"
         ) from error
-    with client:
+    with Client(address, set_as_default=False) as client:
         if not client.scheduler_info()["workers"]:
             raise ClusterError(
                 f"the scheduler at {address} has no workers; start some: dask worker {address}"
             )
         yield client
+
+
+async def _greet(address: str) -> None:
+    """Exchange dask's greeting: a client alone would wait for ever for a server of another kind."""
+    comm = await connect(address)
+    await comm.close()

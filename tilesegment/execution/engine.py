@@ -159,9 +159,7 @@ def _derive_graph(
     return {key: (_derive, volume, level, neighbour, tile.plane, window)}, [key]
 
 
-def _derive(
-    volume: LabelVolume, level: int, neighbour: int, plane: int, window: Window
-) -> Window:
+def _derive(volume: LabelVolume, level: int, neighbour: int, plane: int, window: Window) -> Window:
     volume.derive(level, neighbour, plane, window)
     return window
 

@@ -40,20 +40,20 @@ class WorkerModel:
     precision: str
     device: "Device"
     threads: int | None
-    """CPU threads of the network; None leaves torch's choice."""
+    """CPU threads of the network; None takes as many as the worker has."""
 
-    def build(self) -> "Predictor":
+    def build(self, worker_threads: int) -> "Predictor":
+        """The loaded network; must be called on the thread that will use it."""
         import torch
 
         from tilesegment.model.predictor import Predictor
 
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or worker_threads)
         return Predictor(self.content, self.description, self.pixels, self.precision, self.device)
 
 
 @dataclass
-class ModelPlugin(WorkerPlugin):
+class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     """Brings the model to every worker, also to those that join later."""
 
     name: str
@@ -64,7 +64,7 @@ class ModelPlugin(WorkerPlugin):
         keep_freed_memory()
         executor = ThreadPoolExecutor(1, thread_name_prefix=INFERENCE)
         worker.executors[INFERENCE] = executor
-        self._predictor = executor.submit(self.model.build)
+        self._predictor = executor.submit(self.model.build, worker.state.nthreads)
         await asyncio.wrap_future(self._predictor)
         await worker.set_resources(**{INFERENCE: 1})
 

@@ -5,12 +5,13 @@ header, so that everything but the weights can be read without loading torch.
 """
 
 import hashlib
+import io
 import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -228,7 +229,7 @@ def load_model_bytes(content: bytes, name: str) -> "UNet":
 
     from tilesegment.model.unet import UNet
 
-    header = _parse_header(content, len(content), name)
+    header = _parse_header(io.BytesIO(content), len(content), name)
     arguments = json.loads(header["__metadata__"][METADATA_KEY])["arguments"]
     try:
         network = UNet(**arguments)
@@ -249,9 +250,8 @@ def model_hash(path: str | Path) -> str:
 
 def _read_header(path: Path) -> dict[str, Any]:
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            return _parse_header(file, size, str(path))
+            return _parse_header(file, path.stat().st_size, str(path))
     except OSError as error:
         raise ModelError(
             f"cannot read the model {path}: {error.strerror}; `tilesegment models` lists the "
@@ -259,18 +259,15 @@ def _read_header(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _parse_header(source: "bytes | Any", size: int, name: str) -> dict[str, Any]:
+def _parse_header(file: IO[bytes], size: int, name: str) -> dict[str, Any]:
     """The JSON header of a safetensors file: 8 bytes length, the JSON, then the tensors."""
-    if isinstance(source, bytes):
-        start, rest = source[:8], source[8:]
-    else:
-        start, rest = source.read(8), None
+    start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= _LARGEST_HEADER_BYTES:
         raise ModelError(_other_kind(name))
-    text = rest[:length] if rest is not None else source.read(length)
+    text = file.read(length)
     if len(text) < length:
-        raise ModelError(_other_kind(name) if text[:1] != b"{" else _truncated(name))
+        raise ModelError(_truncated(name) if text[:1] == b"{" else _other_kind(name))
     try:
         header: dict[str, Any] = json.loads(text)
     except ValueError as error:

@@ -19,7 +19,7 @@ from tilesegment.model.unet import UNet
 
 def can_fuse() -> bool:
     """Whether this torch has oneDNN, as on x86-64."""
-    return torch.backends.mkldnn.is_available()
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def fuse(network: UNet) -> UNet:
@@ -31,7 +31,7 @@ def fuse(network: UNet) -> UNet:
             path[index] = nn.Sequential(*(_Convolution(conv, relu=True) for conv in convolutions))
     for index, up in enumerate(network.up):
         network.up[index] = _fuse_up(up)
-    network.head = _Convolution(network.head, relu=False)
+    network.head = _Convolution(network.head, relu=False)  # type: ignore[assignment]
     return network
 
 
@@ -70,7 +70,7 @@ class _Convolution(nn.Module):
             weight = _with_empty_channel(weight)
         # The input size only guides the choice of the weights' memory layout.
         example = [1, weight.shape[1], 256, 256]
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
             weight.to_mkldnn(), self.padding, [1, 1], [1, 1], 1, example
         )
 
@@ -105,7 +105,7 @@ class _UpConvolution(nn.Module):
         self.pointwise = _Convolution(pointwise.to(up.weight.dtype), relu=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        four = self.pointwise(image).permute(0, 2, 3, 1)
+        four: Tensor = self.pointwise(image).permute(0, 2, 3, 1)
         count, height, width, _ = four.shape
         four = four.reshape(count, height, width, 2, 2, self.outputs)
         pixels = four.permute(0, 1, 3, 2, 4, 5)

@@ -58,7 +58,9 @@ class Predictor:
         with torch.no_grad():
             if device == "cpu" and can_fuse():
                 network = fuse(network)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
         self._scale, self._offset = _affine(description, pixels, self.device)
         self._values = np.array(
             [item.value for item in description.classes], description.label_dtype
@@ -99,8 +101,11 @@ class Predictor:
                     "the network's output is not finite here; the pixels are too large for it, "
                     "or it needs --precision float32"
                 )
-            winner = self._winner(logits).to(torch.uint8 if len(self._values) < 256 else torch.int32)
-            return self._values[winner.cpu().numpy()]
+            winner = self._winner(logits).to(
+                torch.uint8 if len(self._values) < 256 else torch.int32
+            )
+            labels: npt.NDArray[np.unsignedinteger] = self._values[winner.cpu().numpy()]
+            return labels
 
     def _winner(self, logits: Tensor) -> Tensor:
         """Index of the class: one output channel is the foreground's sigmoid, threshold 1/2."""

@@ -136,7 +136,10 @@ class Image:
             InputError: if there is one.
         """
         level = self.levels[-1]
-        if level.dtype.kind != "f" or prod(level.shape) * level.dtype.itemsize > _LARGEST_LOOK_BYTES:
+        if (
+            level.dtype.kind != "f"
+            or prod(level.shape) * level.dtype.itemsize > _LARGEST_LOOK_BYTES
+        ):
             return
         last = len(self.levels) - 1
         whole = Window(0, 0, *self.plane_shape(last))
@@ -171,7 +174,8 @@ class MirroredPixels:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.array.dtype)
+        return dtype
 
     @property
     def plane_shape(self) -> YX:
@@ -189,7 +193,7 @@ class MirroredPixels:
         shape = self.plane_shape
         top, bottom = mirrored_span(window.y, window.y + window.height, shape.y)
         left, right = mirrored_span(window.x, window.x + window.width, shape.x)
-        pixels = self._stored(plane, top, bottom, left, right)
+        pixels = self.stored(plane, top, bottom, left, right)
         _refuse_non_finite(pixels, plane, top, left)
         if (bottom - top, right - left) == (window.height, window.width):
             inside = window.clipped(shape) == window
@@ -199,9 +203,12 @@ class MirroredPixels:
         columns = mirrored_positions(window.x, window.x + window.width, shape.x) - left
         return pixels[:, rows[:, None], columns[None, :]]
 
-    def _stored(
-        self, plane: int, top: int, bottom: int, left: int, right: int
-    ) -> npt.NDArray[Any]:
+    def stored(self, plane: int, top: int, bottom: int, left: int, right: int) -> npt.NDArray[Any]:
+        """Pixels inside the image: (c, bottom - top, right - left), in the image's dtype.
+
+        Raises:
+            InputError: if a chunk is damaged.
+        """
         lengths = [self.array.shape[index] for index in self.leading]
         selection: list[Any] = [slice(None)] * self.array.ndim
         for index, position in zip(self.leading, np.unravel_index(plane, lengths), strict=True):
@@ -308,9 +315,7 @@ def _other_group(location: str | Path, group: zarr.Group, ome: Any) -> str:
     if isinstance(ome, dict) and "bioformats2raw.layout" in ome:
         return f"{location} is a collection of images; give one of them, as {location}/0"
     members = ", ".join(sorted(group.keys())[:4]) or "nothing"
-    return (
-        f"{location} is a Zarr group without OME-Zarr metadata (multiscales); it holds {members}"
-    )
+    return f"{location} is a Zarr group without OME-Zarr metadata (multiscales); it holds {members}"
 
 
 def _refuse_non_finite(pixels: npt.NDArray[Any], plane: int, top: int, left: int) -> None:

@@ -366,5 +366,3 @@ def levels_to_derive(count: int, processed: int) -> Iterator[tuple[int, int]]:
         yield level, level - 1
     for level in reversed(range(processed)):
         yield level, level + 1
-
-

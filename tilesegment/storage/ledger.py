@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from tilesegment.errors import IncompleteError, OutputConflict
+from tilesegment.errors import IncompleteError, OutputConflictError
 
 DIRECTORY_NAME = ".tilesegment"
 
@@ -33,7 +33,7 @@ class Ledger:
     """The record of one run; opened by its driver only.
 
     Raises:
-        OutputConflict: on opening, if the tiles in the directory belong to another run.
+        OutputConflictError: on opening, if the tiles in the directory belong to another run.
     """
 
     def __init__(self, labels_directory: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ def refuse_other_run(
     """Compare two fingerprints field by field.
 
     Raises:
-        OutputConflict: if they differ; the message names each field with both values.
+        OutputConflictError: if they differ; the message names each field with both values.
     """
     wanted = json.loads(json.dumps(dict(wanted)))
     differing = [
@@ -116,7 +116,7 @@ def refuse_other_run(
         if stored.get(key) != wanted.get(key)
     ]
     if differing:
-        raise OutputConflict(
+        raise OutputConflictError(
             f"{labels_directory} belongs to another run ({'; '.join(differing)}); use another "
             "--labels name, or --overwrite to replace it"
         )

@@ -46,7 +46,8 @@ def _count_blocks(
     split = [size for pair in zip(blocks, factors, strict=True) for size in pair]
     within = tuple(range(1, len(split), 2))
     small = np.uint8 if prod(factors) < 256 else np.uint32
-    return mask.reshape(split).sum(axis=within, dtype=small).astype(np.uint32)
+    counts: npt.NDArray[np.uint32] = mask.reshape(split).sum(axis=within, dtype=small)
+    return counts.astype(np.uint32)
 
 
 def repeat(labels: Labels, factors: tuple[int, ...]) -> Labels:

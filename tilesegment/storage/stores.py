@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import zarr
-from zarr.errors import GroupNotFoundError
+from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from tilesegment.errors import InputError
 
@@ -26,7 +26,7 @@ def open_group(location: str | Path) -> zarr.Group:
         raise InputError(_about_file(path))
     try:
         return zarr.open_group(path, mode="r", use_consolidated=False)
-    except (GroupNotFoundError, FileNotFoundError) as error:
+    except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:
         raise InputError(_about_directory(path)) from error
     except PermissionError as error:
         raise InputError(f"no permission to read {path}") from error

@@ -169,11 +169,10 @@ def estimate_seconds(
     path = zoo.find(model)
     description = read_description(path)
     precision = describe_worker("cpu", options.precision)["precision"]
-    threads = inference_threads(cluster)
     pixels = np.dtype(np.uint8)
     predictor = WorkerModel(
-        path.read_bytes(), description, pixels, precision, "cpu", threads
-    ).build()
+        path.read_bytes(), description, pixels, precision, "cpu", inference_threads(cluster)
+    ).build(worker_threads=1)
     geometry = description.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
     tile = np.zeros((description.in_channels, side, side), pixels)
@@ -215,7 +214,7 @@ def segment(
         ModelError: the model file cannot be used, or takes other channels.
         OptionError: an option cannot work here.
         ClusterError: there are no workers.
-        OutputConflict: the labels belong to another run.
+        OutputConflictError: the labels belong to another run.
         IncompleteError: the run stopped; finished tiles are kept.
         OutputError: the labels cannot be written.
     """
@@ -292,9 +291,7 @@ def _make_plan(
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
 
 
-def _agree(
-    client: "Client", cluster: ClusterOptions, options: RunOptions
-) -> "tuple[Device, str]":
+def _agree(client: "Client", cluster: ClusterOptions, options: RunOptions) -> "tuple[Device, str]":
     """Device and precision, the same on all workers.
 
     Raises:
@@ -429,9 +426,7 @@ def _summarise(job: _Job, ledger: Ledger, skipped: int, seconds: float) -> RunSu
     )
 
 
-def _provenance(
-    fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan
-) -> dict[str, Any]:
+def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan) -> dict[str, Any]:
     return {
         "version": __version__,
         "fingerprint": dict(fingerprint),

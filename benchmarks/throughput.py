@@ -1,0 +1,107 @@
+"""End to end over forward-only: how much of the network's own speed a whole run keeps.
+
+    python benchmarks/throughput.py [--megapixels 64] [--runs 5]
+
+Forward-only is the network on one tile in memory, again and again, on a worker of the same
+cluster: same threads, same allocator settings. End to end is `tilesegment run` from zarr to
+a published label image, from the first tile's start on; starting the worker processes is
+shown apart. Both in pixels of the image per second, with the same halo, and in turn.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+from common import mirrored_slide, random_model, save_results
+from distributed import Client, get_worker
+
+import tilesegment as ts
+from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.execution.cluster import inference_threads, open_cluster
+from tilesegment.execution.worker import INFERENCE, ModelPlugin, WorkerModel
+from tilesegment.model.file import read_description
+
+
+def forward_only(client: Client, model: Path, tile: int, seconds: float) -> float:
+    """Mpx/s of the network alone on one worker, times the number of workers."""
+    content = WorkerModel(
+        model.read_bytes(),
+        read_description(model),
+        np.dtype(np.uint8),
+        "float32",
+        "cpu",
+        inference_threads(ClusterOptions()),
+    )
+    client.register_plugin(ModelPlugin("forward-only", content), name="forward-only")
+    workers = list(client.scheduler_info()["workers"])
+
+    def measure(tile: int, seconds: float) -> float:
+        predictor = get_worker().plugins["forward-only"].predictor
+        side = predictor.geometry.input_size(tile)
+        generator = np.random.default_rng(0)
+        pixels = generator.integers(0, 256, (3, side, side), np.uint8)
+        predictor.labels(pixels)
+        passes, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            predictor.labels(pixels)
+            passes += 1
+        return passes * tile**2 / 1e6 / (time.perf_counter() - started)
+
+    with dask.annotate(executor=INFERENCE):
+        futures = [
+            client.submit(measure, tile, seconds, workers=[worker], pure=False)
+            for worker in workers
+        ]
+    speeds = client.gather(futures)
+    client.unregister_worker_plugin("forward-only")
+    return sum(speeds)
+
+
+def main() -> None:
+    """Measure, print, and write benchmarks/results/throughput.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megapixels", type=float, default=64)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--networks", default="16,64", help="base widths, depth 4")
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for base in (int(width) for width in arguments.networks.split(",")):
+            # The wide network gets a sixteenth of the pixels: it is about as much slower.
+            pixels = arguments.megapixels * 1e6 * (16 / base) ** 2
+            side = max(int(pixels**0.5) // 1024, 2) * 1024
+            image = mirrored_slide(folder, side, side)
+            model = random_model(folder, base, depth=4)
+            options = RunOptions(precision="float32")
+            tile = ts.plan(image, model, options).tile
+            forward, whole, starts = [], [], []
+            for _ in range(arguments.runs):
+                with open_cluster(ClusterOptions()) as client:
+                    forward.append(forward_only(client, model, tile, seconds=10))
+                started = time.perf_counter()
+                summary = ts.segment(image, model, options=options, overwrite=True)
+                starts.append(time.perf_counter() - started - summary.seconds)
+                whole.append(summary.megapixels_per_second)
+            ratios = [one / other for one, other in zip(whole, forward, strict=True)]
+            row = {
+                "base_channels": base,
+                "megapixels": side**2 / 1e6,
+                "tile": tile,
+                "forward_only_mpx_s": round(statistics.median(forward), 3),
+                "end_to_end_mpx_s": round(statistics.median(whole), 3),
+                "ratio": round(statistics.median(ratios), 3),
+                "ratios": [round(ratio, 3) for ratio in ratios],
+                "start_and_stop_seconds": round(statistics.median(starts), 2),
+            }
+            rows.append(row)
+            print(row, flush=True)
+    save_results("throughput", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Where workers come from, and who can reach them."""
+
+import multiprocessing
+import os
+import socket
+import sys
+
+import psutil
+import pynvml
+import pytest
+
+from tilesegment.config import ClusterOptions
+from tilesegment.errors import ClusterError
+from tilesegment.execution.cluster import (
+    count_gpus,
+    inference_threads,
+    local_workers,
+    open_cluster,
+    resolve_kind,
+)
+
+NO_GPU = count_gpus() == 0
+
+
+def memory_settings() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")}
+
+
+def test_the_embedded_cluster_listens_on_the_loopback_address_only() -> None:
+    with open_cluster(ClusterOptions(workers=1)) as client:
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [
+            connection.laddr.ip
+            for process in processes
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert set(listening) == {"127.0.0.1"}
+        (found,) = client.run(memory_settings).values()
+        if sys.platform == "linux":
+            assert found["MALLOC_TRIM_THRESHOLD_"] == str(2**31 - 1)
+
+
+def test_all_cores_are_used_by_whatever_number_of_workers() -> None:
+    cores = len(os.sched_getaffinity(0))
+    for workers in (1, 2, cores):
+        options = ClusterOptions(workers=workers)
+        assert local_workers(options) == workers
+        assert (inference_threads(options) or 0) * workers <= max(cores, workers)
+
+
+@pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU")
+def test_without_a_gpu_there_is_one_line() -> None:
+    with (
+        pytest.raises(ClusterError, match="no GPU found .* use --cluster cpu"),
+        open_cluster(ClusterOptions("gpu")),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU")
+def test_auto_takes_the_cpu_where_there_is_no_gpu() -> None:
+    assert resolve_kind(ClusterOptions("auto")).kind == "cpu"
+
+
+def test_auto_takes_gpus_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    assert resolve_kind(ClusterOptions("auto")).kind == "gpu"
+
+
+def test_a_scheduler_without_workers_is_refused() -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(ClusterError, match="has no workers; start some"),
+        open_cluster(ClusterOptions(cluster.scheduler_address)),
+    ):
+        pass
+
+
+def test_a_port_that_speaks_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilesegment.execution.cluster._CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(ClusterError, match="no dask scheduler answers"),
+            open_cluster(ClusterOptions(address)),
+        ):
+            pass
+
+
+def test_a_script_without_main_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with (
+        pytest.raises(ClusterError, match='if __name__ == "__main__"'),
+        open_cluster(ClusterOptions()),
+    ):
+        pass

@@ -1,0 +1,43 @@
+"""``tilesegment import`` as it is typed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+
+from tilesegment.errors import OutputError
+from tilesegment_cli.import_ import import_
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    tifffile.imwrite(tmp_path / "t.tif", np.zeros((20, 30), np.uint8))
+    return tmp_path / "t.tif"
+
+
+def test_one_json_object_on_stdout(picture: Path) -> None:
+    output = picture.with_name("t.zarr")
+    result = CliRunner().invoke(
+        import_, [str(picture), str(output), "--pixel-size", "0.5", "--json"]
+    )
+    facts = json.loads(result.stdout)
+    assert facts["path"] == str(output)
+    assert facts["shape"] == [1, 20, 30]
+    assert facts["pixel_size_um"] == {"y": 0.5, "x": 0.5, "z": None}
+    assert output.is_dir()
+
+
+def test_a_line_for_people(picture: Path) -> None:
+    arguments = [str(picture), str(picture.with_name("t.zarr"))]
+    result = CliRunner().invoke(import_, arguments)
+    assert "1 x 20 x 30 (c, y, x), uint8, 1 levels, unknown pixel size" in result.stdout
+    again = CliRunner().invoke(import_, arguments)
+    assert isinstance(again.exception, OutputError)
+    assert CliRunner().invoke(import_, [*arguments, "--overwrite"]).exit_code == 0
+
+
+def test_help_has_examples() -> None:
+    assert "tilesegment import slide.svs slide.zarr" in CliRunner().invoke(import_, "--help").output

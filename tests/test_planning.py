@@ -1,0 +1,84 @@
+"""What a run will cost."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesegment.errors import OptionError
+from tilesegment.geometry import YX, unet_geometry
+from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.tiling import mirrored_positions
+
+PAPER = Network(unet_geometry(4), base_channels=64, weights_bytes=124_000_000)
+
+
+def planned(
+    shape: YX, tile: int | None = None, chunk: int = 512, network: Network = PAPER, **source: int
+) -> Plan:
+    level = Source(
+        "image.zarr",
+        level=0,
+        shape=shape,
+        planes=source.get("planes", 1),
+        channels=source.get("channels", 3),
+        item_bytes=1,
+        chunk=YX(chunk, chunk),
+    )
+    return make_plan(level, network, tile, [shape], label_bytes=1)
+
+
+def test_a_gigapixel_with_the_papers_network() -> None:
+    plan = planned(YX(32_768, 32_768))
+    assert (plan.tile, plan.halo, len(plan.grid)) == (1024, 94, 1024)
+    assert plan.compute_amplification == pytest.approx((1212 / 1024) ** 2)
+    assert plan.read_amplification < 1.15
+    assert plan.output_bytes == 2**30
+    assert plan.output_chunk == 512
+
+
+def test_a_trillion_pixels_are_planned_at_once() -> None:
+    plan = planned(YX(1_000_000, 1_000_000))
+    assert len(plan.grid) == 977**2
+    assert plan.regions == 31 * 82
+
+
+def test_memory_does_not_grow_with_the_image() -> None:
+    small, large = planned(YX(10_000, 10_000)), planned(YX(1_000_000, 1_000_000))
+    assert small.worker_memory_bytes == large.worker_memory_bytes
+
+
+def test_memory_grows_with_the_tile() -> None:
+    shape = YX(20_000, 20_000)
+    assert planned(shape, 2048).worker_memory_bytes > 2 * planned(shape, 1024).worker_memory_bytes
+
+
+def test_an_illegal_tile_is_refused() -> None:
+    with pytest.raises(OptionError, match="multiple of 16"):
+        planned(YX(5000, 5000), 1000)
+
+
+def decoded_by_counting(plan: Plan, size: int, chunk: int, side: int) -> int:
+    """Pixels of one axis that are decoded, chunk by chunk."""
+    halo, tile = plan.halo, plan.tile
+    tiles = -(-size // tile)
+    total = 0
+    for first in range(0, tiles, side):
+        last = min(first + side, tiles)
+        cuts = [first * tile - halo, *range(first * tile, last * tile + 1, tile)]
+        cuts.append(last * tile + halo)
+        for start, stop in itertools.pairwise(cuts):
+            touched = mirrored_positions(start, stop, size)
+            chunks = range(touched.min() // chunk, touched.max() // chunk + 1)
+            total += sum(min((index + 1) * chunk, size) - index * chunk for index in chunks)
+    return total
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 300))
+def test_read_amplification_counts_decoded_chunks(height: int, width: int, chunk: int) -> None:
+    network = Network(unet_geometry(2), base_channels=8, weights_bytes=1000)
+    plan = planned(YX(height, width), 32, chunk, network)
+    rows = decoded_by_counting(plan, height, chunk, plan.region.y)
+    columns = decoded_by_counting(plan, width, chunk, plan.region.x)
+    assert plan.read_amplification == pytest.approx(rows * columns / (height * width))

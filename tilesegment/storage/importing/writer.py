@@ -1,0 +1,318 @@
+"""From an open source to an OME-Zarr 0.5 image: blocks that are whole shards, level by level.
+
+The image grows in a folder beside the output and is renamed when it is whole, its OME metadata
+written last: a crash leaves a folder named `.partial`, never half an image.
+"""
+
+import logging
+import math
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from tilesegment.errors import OptionError, OutputError
+from tilesegment.geometry import YX
+from tilesegment.storage.importing.detect import open_source
+from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
+from tilesegment.storage.importing.metadata import ValueRange, image_attributes
+from tilesegment.storage.importing.pyramid import halve, level_sizes
+from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source, Window
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+ZarrArray: TypeAlias = "zarr.Array[Any]"
+
+Progress = Callable[[int, int], None]
+"""Called with the pixels done and the pixels in all, over all levels, on the caller's thread."""
+
+_MOST_THREADS = 8
+"""Each holds a few blocks of up to 32 MiB."""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import has made."""
+
+    path: Path
+    """The image."""
+    format: str
+    """What the source was: "aperio slide", "OME-TIFF", "PNG"."""
+    axes: str
+    """Axes of `shape`: "cyx", with t and z where the source has several."""
+    shape: tuple[int, ...]
+    """Pixels of the finest level."""
+    dtype: str
+    levels: int
+    pixel_size_um: PixelSize | None
+    """Micrometres per pixel of the finest level; None if nobody has told."""
+    bytes: int
+    """Size of the image on disk."""
+    seconds: float
+
+
+def import_image(
+    source: str | Path,
+    output: str | Path,
+    *,
+    pixel_size_um: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Turn a slide, TIFF, PNG or JPEG into an OME-Zarr 0.5 image with a pyramid.
+
+    `pixel_size_um` is the size of a pixel in micrometres, and goes before what the file says.
+    An existing image is replaced, with its labels, if `overwrite` is given, and only once the
+    new one is whole. Memory is bounded whatever the size of the image.
+
+    Raises InputError if the source cannot be read, OutputError if the output exists or cannot
+    be written, OptionError for a pixel size that is none. Then nothing is left behind.
+    """
+    started = time.perf_counter()
+    source, output = Path(source), Path(output)
+    _check_pixel_size(pixel_size_um)
+    _check_output(output, overwrite)
+    with open_source(source) as opened:
+        info = opened.info
+        pixel_size = _known_pixel_size(info, pixel_size_um, source)
+        layouts = _layouts(info)
+        with _published(output) as folder:
+            _write_image(opened, folder, layouts, pixel_size, source.stem, progress)
+    return ImportSummary(
+        path=output,
+        format=info.format,
+        axes=layouts[0].axes,
+        shape=layouts[0].stored(info.shape),
+        dtype=info.dtype.name,
+        levels=len(layouts),
+        pixel_size_um=pixel_size,
+        bytes=sum(file.stat().st_size for file in output.rglob("*") if file.is_file()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_pixel_size(pixel_size_um: float | None) -> None:
+    if pixel_size_um is not None and not (math.isfinite(pixel_size_um) and pixel_size_um > 0):
+        raise OptionError(
+            f"a pixel size of {pixel_size_um} um is none; give micrometres per pixel, such as 0.5"
+        )
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Raises OutputError if the image cannot go there, before any work is done."""
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: there is no folder {output.parent}; make it first")
+    if not os.path.lexists(output):
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{output}: exists already; name another output, or use --overwrite to replace it"
+        )
+    if not (output / "zarr.json").is_file() and not (output / ".zgroup").is_file():
+        raise OutputError(
+            f"{output}: exists and is no Zarr group, so it is not replaced; name another output"
+        )
+
+
+def _known_pixel_size(
+    info: ImageInfo, pixel_size_um: float | None, source: Path
+) -> PixelSize | None:
+    """The pixel size to write, with a warning if nobody knows it."""
+    if pixel_size_um is not None:
+        return PixelSize(pixel_size_um, pixel_size_um, info.pixel_size and info.pixel_size.z)
+    if info.pixel_size is None:
+        logger.warning(
+            "%s: it does not say how large a pixel is; lengths are then in pixels, not um, and "
+            "no model can be matched to its scale (give the size with --pixel-size)",
+            source,
+        )
+    return info.pixel_size
+
+
+def _layouts(info: ImageInfo) -> list[Layout]:
+    """The levels, finest first."""
+    side = shard_side(info)
+    return [
+        layout(
+            info.shape._replace(y=size.y, x=size.x),
+            is_colour=info.is_colour,
+            side=side,
+        )
+        for size in level_sizes(YX(info.shape.y, info.shape.x))
+    ]
+
+
+@contextmanager
+def _published(output: Path) -> Iterator[Path]:
+    """A new folder that becomes the output if all goes well, and is removed if not."""
+    folder = output.with_name(f"{output.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        folder.mkdir()
+        yield folder
+        _replace(output, folder)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written: {error.strerror or error}; "
+            "nothing was left there, so free the disk or choose another place and start again"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(output: Path, folder: Path) -> None:
+    """Put a whole image in the place of the old one, if there is one."""
+    if not output.exists():
+        folder.rename(output)
+        return
+    old = folder.with_suffix(".old")
+    output.rename(old)
+    folder.rename(output)
+    shutil.rmtree(old)
+
+
+def _write_image(
+    source: Source,
+    folder: Path,
+    layouts: Sequence[Layout],
+    pixel_size: PixelSize | None,
+    name: str,
+    progress: Progress | None,
+) -> None:
+    """Fill a folder with all levels, then with the metadata that make it an image."""
+    counter = _Counter(sum(level.pixels for level in layouts), progress)
+    arrays = [
+        _create_array(folder / str(number), level, source.info)
+        for number, level in enumerate(layouts)
+    ]
+    ranges: list[ValueRange] = []
+
+    def copy(block: Block) -> ValueRange:
+        # Readers may give interleaved colours, on which the rest is several times slower.
+        pixels = np.ascontiguousarray(source.read(block.plane, block.window))
+        arrays[0][layouts[0].selection(block)] = pixels
+        return ValueRange.of(pixels)
+
+    def copied(block: Block, values: ValueRange) -> None:
+        ranges.append(values)
+        counter.add(block)
+
+    _for_each(copy, layouts[0].blocks(), copied)
+    for number in range(1, len(layouts)):
+        _write_level(arrays, layouts, number, counter)
+    zarr.create_group(
+        folder,
+        attributes=image_attributes(
+            arrays, layouts[0].axes, pixel_size, source.info, ValueRange.over(ranges), name
+        ),
+    )
+
+
+def _write_level(
+    arrays: Sequence[ZarrArray], layouts: Sequence[Layout], number: int, counter: "_Counter"
+) -> None:
+    """Make a level from the one below it."""
+    below, level = layouts[number - 1], layouts[number]
+
+    def reduce(block: Block) -> None:
+        pixels = _halved(arrays[number - 1], below, block)
+        arrays[number][level.selection(block)] = pixels
+
+    _for_each(reduce, level.blocks(), lambda block, _: counter.add(block))
+
+
+def _halved(array: ZarrArray, below: Layout, block: Block) -> Pixels:
+    """The pixels of a block, (c, y, x), from the level below, a quarter of them at a time."""
+    height, width = block.window.size
+    halved = np.empty((below.shape.c, height, width), array.dtype)
+    for part in _quarters(block.window.size):
+        fine = _twice(block.window, part, YX(below.shape.y, below.shape.x))
+        stored = array[below.selection(Block(block.plane, fine))]
+        halved[:, *part.slices] = halve(np.asarray(stored))
+    return halved
+
+
+def _quarters(size: YX) -> Iterator[Window]:
+    """Up to four windows that make up a block of this size."""
+    half = YX(-(-size.y // 2), -(-size.x // 2))
+    for y in range(0, size.y, half.y):
+        for x in range(0, size.x, half.x):
+            yield Window(YX(y, x), YX(min(half.y, size.y - y), min(half.x, size.x - x)))
+
+
+def _twice(window: Window, part: Window, image: YX) -> Window:
+    """The pixels of the level below behind a part of a window."""
+    y = 2 * (window.origin.y + part.origin.y)
+    x = 2 * (window.origin.x + part.origin.x)
+    return Window(
+        YX(y, x), YX(min(2 * part.size.y, image.y - y), min(2 * part.size.x, image.x - x))
+    )
+
+
+def _create_array(path: Path, level: Layout, info: ImageInfo) -> ZarrArray:
+    array: ZarrArray = zarr.create_array(
+        path,
+        shape=level.stored(level.shape),
+        dtype=info.dtype,
+        chunks=level.stored(level.chunks),
+        shards=level.stored(level.shards) if level.is_sharded else None,
+        compressors=ZstdCodec(level=3, checksum=True),
+        fill_value=0,
+        dimension_names=list(level.axes),
+        # A chunk that is absent is then a lost one, and never just black.
+        config={"write_empty_chunks": True},
+    )
+    return array
+
+
+class _Counter:
+    """Adds up pixels and tells the caller."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def add(self, block: Block) -> None:
+        self._done += block.window.pixels
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _for_each(
+    work: Callable[[Block], Result],
+    blocks: Iterable[Block],
+    finished: Callable[[Block, Result], None],
+) -> None:
+    """Work on blocks with several threads; `finished` is called on this one.
+
+    Only as many blocks as threads are under way, so memory does not grow with the image. The
+    first error, or Ctrl-C, ends it; blocks under way are waited for, so that nothing is written
+    to a folder that is being removed.
+    """
+    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    running: dict[Future[Result], Block] = {}
+    with ThreadPoolExecutor(threads, thread_name_prefix="import") as pool:
+        for block in blocks:
+            if len(running) == threads:
+                _collect(running, finished)
+            running[pool.submit(work, block)] = block
+        while running:
+            _collect(running, finished)
+
+
+def _collect(
+    running: dict[Future[Result], Block], finished: Callable[[Block, Result], None]
+) -> None:
+    """Wait for at least one block and report those that are done."""
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        finished(running.pop(future), future.result())
