@@ -1,6 +1,7 @@
 """The command line: one group, one module per command."""
 
 import logging
+import os
 import sys
 
 import click
@@ -15,13 +16,13 @@ from tilesegment_cli.plan import plan
 from tilesegment_cli.run import run
 from tilesegment_cli.train import train
 
-_INTERRUPTED = 4
+_INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="tilesegment")
 def tilesegment() -> None:
-    r"""Segment images of any size with a U-Net, exactly as one forward pass would.
+    """Segment images of any size with a U-Net, exactly as one forward pass would.
 
     \b
     First steps:
@@ -40,7 +41,8 @@ for command in (import_, info, plan, run, export, models, train):
 def main() -> None:
     """Entry point: errors become one line on stderr and the exit code of their kind."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    # Read when dask.distributed is imported, here and in the workers.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
     try:
         tilesegment(auto_envvar_prefix="TILESEGMENT", standalone_mode=False)
     except TilesegmentError as error:
@@ -50,5 +52,5 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped. Run the same command again to go on where it stopped.", err=True)
+        click.echo("Stopped.", err=True)
         sys.exit(_INTERRUPTED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tilesegment.config import ClusterOptions, Precision, RunOptions
+from tilesegment.errors import IncompleteError
 from tilesegment_cli.options import cluster_options, human_seconds, run_options
 from tilesegment_cli.progress import show_run
 
@@ -50,7 +51,7 @@ def run(
     memory_limit: str | None,
     as_json: bool,
 ) -> None:
-    r"""Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
+    """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
 
     The labels are those that one forward pass over the whole (mirrored) image would give, for
     every tile size and number of workers. They become an OME-Zarr label image in
@@ -62,17 +63,22 @@ def run(
     """
     from tilesegment.usecases.segment import segment
 
-    with show_run() as report:
-        summary = segment(
-            image,
-            model,
-            labels=labels,
-            output=output,
-            options=RunOptions(level, tile, cast("Precision", precision)),
-            cluster=ClusterOptions(cluster, workers, memory_limit),
-            overwrite=overwrite,
-            report=report,
-        )
+    try:
+        with show_run() as report:
+            summary = segment(
+                image,
+                model,
+                labels=labels,
+                output=output,
+                options=RunOptions(level, tile, cast("Precision", precision)),
+                cluster=ClusterOptions(cluster, workers, memory_limit),
+                overwrite=overwrite,
+                report=report,
+            )
+    except KeyboardInterrupt as interrupt:
+        raise IncompleteError(
+            "stopped; run the same command again to go on: finished tiles are kept"
+        ) from interrupt
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
 
 

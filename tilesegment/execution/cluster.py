@@ -24,6 +24,9 @@ _TASK_THREADS = 4
 """Threads of a worker for reading and writing, beside the one of the network."""
 _CONNECT_SECONDS = 10
 
+_LEAVE_INTERRUPTS_TO_THE_DRIVER = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""For each worker: Ctrl-C on a terminal reaches all processes, and only one may end the run."""
+
 SETTINGS = {
     # Uniform tiles need no work stealing; moved reads would only be read again elsewhere.
     "distributed.scheduler.work-stealing": False,
@@ -117,6 +120,7 @@ def _local_arguments(options: ClusterOptions) -> dict[str, Any]:
         "dashboard_address": "127.0.0.1:0",
         "memory_limit": options.memory_limit or "auto",
         "silence_logs": logging.ERROR,
+        "preload": [_LEAVE_INTERRUPTS_TO_THE_DRIVER],
     }
 
 

@@ -181,7 +181,7 @@ def estimate_seconds(
     predictor.labels(tile)
     seconds_per_pixel = (time.perf_counter() - started) / side**2
     inputs = planned.compute_amplification * planned.pixels
-    return round(inputs * seconds_per_pixel / local_workers(cluster), 1)
+    return round(inputs * seconds_per_pixel / local_workers(cluster), 3)
 
 
 def segment(

@@ -1,0 +1,156 @@
+"""The commands as they are typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image as PILImage
+
+import tilesegment as ts
+from tests.pictures import random_pixels, write_image
+
+PROGRAM = Path(sys.executable).with_name("tilesegment")
+COMMANDS = ["import", "info", "plan", "run", "export", "models", "train"]
+MakeModel = Callable[..., Path]
+
+
+def tilesegment(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **variables},
+        check=False,
+    )
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_image(tmp_path / "i.zarr", random_pixels((3, 100, 130), "uint8"), levels=2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_itself(command: str) -> None:
+    result = tilesegment(command, "--help")
+    assert result.returncode == 0
+    assert "\\b" not in result.stdout
+    assert command == "models" or f"tilesegment {command}" in result.stdout.split("Examples:")[1]
+    assert command in tilesegment("--help").stdout
+
+
+def test_run_on_the_embedded_cluster_and_again(
+    image: Path, make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = make_model()
+    words = ["run", image, "--model", model, "--labels", "cells", "--tile", 32, "--json"]
+    first = tilesegment(*words)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert (summary["status"], summary["tiles"], summary["computed"]) == ("done", 20, 20)
+    assert {"labels", "skipped", "seconds", "megapixels_per_second"} <= set(summary)
+    assert "Dashboard: http://127.0.0.1:" in first.stderr
+    assert "Segmenting: 20 of 20 tiles" in first.stderr
+    assert "INFO" not in first.stderr
+    assert "\x1b" not in first.stderr
+    again = tilesegment(*words[:-1])
+    assert again.returncode == 0
+    assert again.stdout.startswith("Already complete")
+    overlay = tmp_path / "o.png"
+    assert tilesegment("export", image, overlay, "--labels", "cells").returncode == 0
+    assert PILImage.open(overlay).size[0] == 130
+    assert "cells" in tilesegment("info", image).stdout
+
+
+def test_plan_prints_its_keys_and_writes_nothing(image: Path, make_model: MakeModel) -> None:
+    before = sorted(image.rglob("*"))
+    result = tilesegment("plan", image, "--model", make_model(), "--tile", 48, "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["level"], facts["tile"], facts["halo"], facts["tiles"]) == (0, 48, 20, 9)
+    assert {
+        "regions", "compute_amplification", "read_amplification", "worker_memory_bytes",
+        "output_bytes", "seconds",
+    } <= set(facts)  # fmt: skip
+    assert facts["seconds"] > 0
+    assert sorted(image.rglob("*")) == before
+
+
+def test_plan_for_people(image: Path, make_model: MakeModel) -> None:
+    result = tilesegment("plan", image, "--model", make_model())
+    assert "Halo:     20 px per side (border 20, alignment 4)" in result.stdout
+
+
+def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -> None:
+    result = tilesegment(
+        "plan", image, "--model", make_model(), "--json", TILESEGMENT_PLAN_TILE="64"
+    )
+    assert json.loads(result.stdout)["tile"] == 64
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["run", "nowhere.zarr"], 1, "there is no image at nowhere.zarr"),
+        (["run"], 2, "Missing argument 'IMAGE'"),
+        (["run", "IMAGE", "--tile", "many"], 2, "'many' is neither auto nor a number"),
+        (["run", "IMAGE", "--model", "MODEL", "--tile", "50"], 2, "use 48 or 52"),
+        (["run", "IMAGE", "--model", "MODEL", "--level", "9"], 2, "has levels 0 to 1"),
+        (
+            ["run", "IMAGE", "--model", "MODEL", "--cluster", "moon"],
+            2,
+            "--cluster moon is not known",
+        ),
+        (["info", "MODEL.safetensors"], 1, "cannot read the model"),
+        (["export", "IMAGE", "o.png", "--labels", "x"], 1, "has no labels 'x'; there are: none"),
+        (["export", "IMAGE", "o.gif"], 2, "this version exports pictures, .png"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    words: list[str], code: int, message: str, image: Path, make_model: MakeModel
+) -> None:
+    places = {"IMAGE": image, "MODEL": make_model()}
+    result = tilesegment(*(places.get(word, word) for word in words))
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not (image / "labels").exists()
+
+
+def test_no_gpu_is_one_line_at_once(image: Path, make_model: MakeModel) -> None:
+    from tilesegment.execution.cluster import count_gpus
+
+    if count_gpus():
+        pytest.skip("this machine has a GPU")
+    result = tilesegment("run", image, "--model", make_model(), "--cluster", "gpu")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: no GPU found")
+    assert result.stderr.count("\n") == 1
+
+
+def test_ctrl_c_keeps_finished_tiles(make_model: MakeModel, tmp_path: Path) -> None:
+    pixels = random_pixels((3, 500, 500), "uint8")
+    image = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 250, 250))
+    words = ["run", image, "--model", make_model(base_channels=8), "--tile", "32"]
+    command = [PROGRAM, *map(str, words)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    records = image / "labels" / "model" / ".tilesegment" / "tiles.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (records.exists() and records.stat().st_size):
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 4, stderr
+    assert "stopped; run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    done = len(records.read_text().splitlines())
+    assert 0 < done < 256
+    assert ts.open_image(image).label_names() == []
+    result = tilesegment(*words, "--json")
+    assert json.loads(result.stdout)["skipped"] == done
