@@ -1,5 +1,6 @@
 """The graph of a region: how many tasks, on which threads."""
 
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from distributed import Client
 
 from tests.pictures import random_pixels, write_image
-from tilesegment.execution.engine import _region_graph
+from tilesegment.errors import IncompleteError
+from tilesegment.execution.engine import _fetch, _region_graph
 from tilesegment.geometry import YX, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.storage.image import MirroredPixels, open_image
@@ -93,3 +95,11 @@ def test_only_what_the_missing_tiles_need_is_read(planned: tuple[Plan, MirroredP
     kinds = Counter(str(key[0]).split("-")[0] for key in graph.to_dict())
     assert len(keys) == 1
     assert kinds["pixels"] == 9
+
+
+def test_a_worker_that_dies_is_one_line(one_worker: str) -> None:
+    with (
+        Client(one_worker, set_as_default=False) as client,
+        pytest.raises(IncompleteError, match="workers died several times .* run the same command"),
+    ):
+        _fetch(client.submit(os._exit, 1, pure=False))

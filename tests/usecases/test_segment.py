@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tilesegment.errors import (
     OutputError,
     TilesegmentError,
 )
+from tilesegment.execution.cluster import open_cluster
 from tilesegment.usecases.segment import Progress
 
 MakeModel = Callable[..., Path]
@@ -292,6 +294,12 @@ BAD: dict[str, tuple[type[TilesegmentError], str, Callable[[Path, MakeModel, str
         OptionError, "--cluster cloud is not known",
         lambda image, make, address: run(image, make(), address, kind="cloud"),
     ),
+    "workers of another's cluster": (
+        OptionError, "--workers and --memory-limit are for workers that this command starts",
+        lambda image, make, address: ts.segment(
+            image, make(), options=OPTIONS, cluster=ClusterOptions(address, workers=2)
+        ),
+    ),
     "name that leaves the image": (
         OutputError, "cannot name a label image",
         lambda image, make, address: run(image, make(), address, labels="../../evil"),
@@ -324,3 +332,25 @@ def test_nan_found_late_leaves_no_labels(
     with pytest.raises(InputError, match="holds inf at plane 0, channel 0, row 33, column 33"):
         run(image, make_model(), one_worker, options=RunOptions(tile=64, precision="float32"))
     assert not (image / "labels").exists()
+
+
+def test_a_killed_worker_changes_nothing(make_model: MakeModel, tmp_path: Path) -> None:
+    """Its tiles are computed elsewhere; the model reaches the worker that takes its place."""
+    image = write_image(tmp_path / "i.zarr", random_pixels((3, 300, 300), "uint8"))
+    model = make_model()
+    with open_cluster(ClusterOptions(workers=2)) as client:
+        cluster = ClusterOptions(client.scheduler.address)
+        ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+        killed: list[int] = []
+
+        def kill_at_20(progress: Progress) -> None:
+            if progress.done == 20 and not killed:
+                killed.append(next(iter(client.run(os.getpid).values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        summary = ts.segment(
+            image, model, labels="stormy", options=OPTIONS, cluster=cluster, report=kill_at_20
+        )
+    assert killed
+    assert summary.computed == 100
+    assert chunks(image / "labels" / "stormy") == chunks(image / "labels" / "calm")

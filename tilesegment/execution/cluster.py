@@ -69,6 +69,11 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
             f"--cluster {kind} is not known; use cpu, gpu, auto, or tcp://host:port of a running "
             "dask scheduler"
         )
+    if kind.startswith("tcp://") and (options.workers or options.memory_limit):
+        raise OptionError(
+            f"--workers and --memory-limit are for workers that this command starts; those of "
+            f"{kind} are as they were started"
+        )
     return ClusterOptions(kind, options.workers, options.memory_limit)
 
 

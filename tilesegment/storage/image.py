@@ -216,9 +216,10 @@ class MirroredPixels:
         selection[-2:] = slice(top, bottom), slice(left, right)
         try:
             pixels = np.asarray(self.array[tuple(selection)])
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             where = f"rows {top} to {bottom}, columns {left} to {right} of plane {plane}"
-            raise InputError(f"the image has a damaged chunk in {where}: {error}") from error
+            kind = "an unreadable" if isinstance(error, OSError) else "a damaged"
+            raise InputError(f"the image has {kind} chunk in {where}: {error}") from error
         return pixels if self.channel_axis is not None else pixels[None]
 
 

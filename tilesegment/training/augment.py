@@ -174,23 +174,48 @@ def _change_stains(
     if augmentation.colour > 0:
         mixture = np.eye(channels) + random.normal(size=(channels, channels)) * augmentation.colour
         density = np.einsum("ij,jyx->iyx", mixture.astype(np.float32), density)
-    if stained and random.random() < 0.7:
+    if stained and random.random() < 0.8:
+        density = _clear_background(density, random)
         density = density + _draw_counterstain(image.shape[1:], augmentation.counterstain, random)
     mixed: Floats = np.exp(-np.clip(density, 0, None))
     return mixed
 
 
+def _clear_background(density: Floats, random: np.random.Generator) -> Floats:
+    """Take away a share of the even cast that a stain leaves on everything: (3, y, x)."""
+    cast = np.percentile(density, 5, axis=(1, 2)).astype(np.float32)
+    return density - np.float32(random.uniform(0, 1)) * cast[:, None, None]
+
+
 def _draw_counterstain(
     shape: tuple[int, ...], strongest: float, random: np.random.Generator
 ) -> Floats:
-    """A stain that absorbs green most, even or fibrous: (3, y, x) optical density."""
-    lengths = 2.0 ** random.uniform(0, 5, size=2)
-    texture = ndimage.gaussian_filter(random.standard_normal(shape, np.float32), lengths)
-    texture *= random.uniform(0, 1) / (texture.std() + 1e-6)
-    amount = np.clip(random.uniform(0, 1) + texture / 2, 0, 1)
-    absorbed = random.uniform([0, 0.7, 0.2], [0.6, 1, 0.8]) * random.uniform(0, strongest)
-    stain: Floats = absorbed.astype(np.float32)[:, None, None] * amount
+    """Fibres and sheets of a stain that absorbs green most: (3, y, x) optical density."""
+    fibres = _draw_fibres(shape, random)
+    if random.random() < 0.5:
+        elsewhere = _draw_fibres(shape, random)
+        where = ndimage.gaussian_filter(random.standard_normal(shape, np.float32), 24)
+        fibres = np.where(where > 0, fibres, elsewhere)
+    steepness, threshold = 2.0 ** random.uniform(0, 4), random.uniform(-1.2, 1.2)
+    amount = 1 / (1 + np.exp(-np.clip(steepness * (fibres - threshold), -30, 30)))
+    absorbed = random.uniform([0.05, 0.7, 0.2], [0.6, 1, 0.8]) * random.uniform(0, strongest)
+    stain: Floats = (absorbed[:, None, None] * amount).astype(np.float32)
     return stain
+
+
+def _draw_fibres(shape: tuple[int, ...], random: np.random.Generator) -> Floats:
+    """Noise that is smooth along a random direction and rougher across it, of deviation 1."""
+    height, width = shape
+    angle = random.uniform(0, np.pi)
+    down, right = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    along = down * np.cos(angle) + right * np.sin(angle)
+    across = right * np.cos(angle) - down * np.sin(angle)
+    length, thickness = 2.0 ** random.uniform([2, 0], [5, 3])
+    passed = np.exp(-2 * np.pi**2 * ((along * length) ** 2 + (across * thickness) ** 2))
+    noise = np.fft.rfft2(random.standard_normal(shape)) * passed
+    fibres: Floats = np.fft.irfft2(noise, s=shape).astype(np.float32)
+    fibres /= fibres.std() + np.float32(1e-6)
+    return fibres
 
 
 def _blur_or_add_noise(
