@@ -24,15 +24,23 @@ ENVIRONMENT = {
 
 def keep_freed_memory() -> None:
     """Tell this process's allocator to keep what is freed; does nothing where it is not glibc."""
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
     for parameter, value in (
         (_M_TRIM_THRESHOLD, _NEVER),
         (_M_TOP_PAD, _GROW_BYTES),
         (_M_MMAP_MAX, 0),
         (_M_ARENA_MAX, 1),
     ):
-        mallopt(parameter, value)
+        _call_glibc("mallopt", parameter, value)
+
+
+def return_free_memory() -> None:
+    """Give free pages back to the system once; does nothing where the allocator is not glibc.
+
+    Kept memory is cut up over time, and grows; now and then it has to start afresh.
+    """
+    _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
+    if sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), name):
+        getattr(ctypes.CDLL(None), name)(*arguments)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from distributed import Worker, WorkerPlugin, get_worker
 
 from tilesegment.config import Precision
-from tilesegment.execution.memory import keep_freed_memory
+from tilesegment.execution.memory import keep_freed_memory, return_free_memory
 from tilesegment.model.file import ModelDescription
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
@@ -24,6 +24,8 @@ from tilesegment.tiling import Window
 
 if TYPE_CHECKING:
     from tilesegment.model.predictor import Device, Predictor
+
+_TILES_BETWEEN_RETURNS = 32
 
 INFERENCE = "inference"
 """Name of the executor and of the resource that the network's tasks need."""
@@ -59,6 +61,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     name: str
     model: WorkerModel
     _predictor: "Future[Predictor] | None" = field(default=None, init=False)
+    _tiles: int = field(default=0, init=False)
 
     async def setup(self, worker: Worker) -> None:
         keep_freed_memory()
@@ -70,6 +73,14 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
 
     def teardown(self, worker: Worker) -> None:
         worker.executors.pop(INFERENCE).shutdown(wait=False)
+
+    def predict(self, pixels: npt.NDArray[Any]) -> Labels:
+        """Labels of one haloed tile; called on the network's thread only."""
+        labels = self.predictor.labels(pixels)
+        self._tiles += 1
+        if self._tiles % _TILES_BETWEEN_RETURNS == 0:
+            return_free_memory()
+        return labels
 
     @property
     def predictor(self) -> "Predictor":
@@ -87,8 +98,8 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Labels:
     Returns:
         (tile, tile), unsigned integer.
     """
-    predictor: Predictor = get_worker().plugins[plugin].predictor
-    return predictor.labels(pixels)
+    model: ModelPlugin = get_worker().plugins[plugin]
+    return model.predict(pixels)
 
 
 @dataclass(frozen=True)
