@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ClusterOptions": "tilesegment.config",
     "LabelClass": "tilesegment.model.file",
     "Normalisation": "tilesegment.model.file",
+    "RunOptions": "tilesegment.config",
     "UNet": "tilesegment.model.unet",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
@@ -23,8 +25,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClusterOptions",
     "LabelClass",
     "Normalisation",
+    "RunOptions",
     "UNet",
     "__version__",
     "import_image",
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tilesegment.config import ClusterOptions, RunOptions
     from tilesegment.model.file import (
         LabelClass,
         Normalisation,

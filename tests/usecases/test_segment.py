@@ -155,11 +155,30 @@ def test_an_unfinished_run_of_another_model_is_refused(
 def test_labels_of_another_program_are_not_touched(
     image: Path, make_model: MakeModel, one_worker: str
 ) -> None:
-    zarr.create_group(image / "labels" / "model")
+    group = zarr.create_group(image / "labels" / "model")
+    group.attrs["ome"] = {"version": "0.5", "image-label": {}}
     before = digest(image)
+    model, cluster = make_model(), ClusterOptions(one_worker)
     with pytest.raises(OutputError, match="was not made by tilesegment"):
-        ts.segment(image, make_model(), options=OPTIONS, cluster=ClusterOptions(one_worker))
+        ts.segment(image, model, options=OPTIONS, cluster=cluster)
     assert digest(image) == before
+    summary = ts.segment(image, model, options=OPTIONS, cluster=cluster, overwrite=True)
+    assert summary.status == "done"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("output", ["documents", "file.txt", "i.zarr"])
+def test_what_is_no_label_image_is_never_replaced(
+    output: str, overwrite: bool, image: Path, make_model: MakeModel, tmp_path: Path
+) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file.txt").write_text("more work")
+    model = make_model()
+    before = digest(tmp_path)
+    with pytest.raises(OutputError, match="is no label image; choose another place"):
+        ts.segment(image, model, output=tmp_path / output, overwrite=overwrite)
+    assert digest(tmp_path) == before
 
 
 def test_output_goes_to_a_store_of_its_own(

@@ -27,6 +27,8 @@ from tilesegment.storage.pyramid import Labels, level_factors, pool_by_mode, rep
 from tilesegment.tiling import TileGrid, Window
 
 PROVENANCE_KEY = "tilesegment"
+LEDGER_NAME = ".tilesegment"
+"""Of the directory in a label image that records an unfinished run."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,38 @@ def published_provenance(directory: Path) -> Mapping[str, Any] | None:
     return None
 
 
+def refuse_foreign(directory: Path, overwrite: bool) -> None:
+    """Refuse a directory that holds anything but a label image or an unfinished run.
+
+    With `overwrite` another program's label image may be replaced, and nothing else.
+
+    Raises:
+        OutputError: so that nothing is mixed with or deleted from what is not ours.
+    """
+    if not directory.exists() or (directory / LEDGER_NAME / "manifest.json").exists():
+        return
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    if published_provenance(directory):
+        return
+    if not _is_label_image(directory):
+        raise OutputError(f"{directory} exists and is no label image; choose another place")
+    if not overwrite:
+        raise OutputError(
+            f"{directory} exists and was not made by tilesegment; use another --labels name, or "
+            "--overwrite to replace it"
+        )
+
+
+def _is_label_image(directory: Path) -> bool:
+    for key in ("zarr.json", ".zattrs"):
+        document = _read_document(directory / key) or {}
+        attributes = document.get("attributes", document)
+        if "image-label" in attributes.get("ome", attributes):
+            return True
+    return False
+
+
 def list_labels(labels: Path, name: str, version: OMEVersion) -> None:
     """Add `name` to the list of the image's labels; creates the group that holds the list."""
     key = "zarr.json" if version == "0.5" else ".zattrs"
@@ -349,7 +383,7 @@ def remove_labels(directory: Path) -> None:
 def _read_document(path: Path) -> dict[str, Any] | None:
     try:
         document: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error

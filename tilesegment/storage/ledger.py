@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tilesegment.errors import IncompleteError, OutputConflictError
-
-DIRECTORY_NAME = ".tilesegment"
+from tilesegment.storage.labels import LEDGER_NAME
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Ledger:
     """
 
     def __init__(self, labels_directory: Path, fingerprint: Mapping[str, Any]) -> None:
-        self.directory = labels_directory / DIRECTORY_NAME
+        self.directory = labels_directory / LEDGER_NAME
         self.done: dict[int, TileRecord] = {}
         manifest = self.directory / "manifest.json"
         if manifest.exists():

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tilesegment import __version__
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import ClusterError, OutputError, TilesegmentError
+from tilesegment.geometry import YX
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
 from tilesegment.planning import Network, Plan, Source, make_plan
@@ -27,6 +28,7 @@ from tilesegment.storage.labels import (
     levels_to_derive,
     list_labels,
     published_provenance,
+    refuse_foreign,
     remove_labels,
     unlist_labels,
 )
@@ -221,12 +223,8 @@ def segment(
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
     job = _prepare(image, model, labels, output, options)
+    refuse_foreign(job.directory, overwrite)
     kept = None if overwrite else published_provenance(job.directory)
-    if kept is not None and not kept:
-        raise OutputError(
-            f"{job.directory} exists and was not made by tilesegment; use another --labels name, "
-            "or --overwrite to replace it"
-        )
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
         device, precision = _agree(client, cluster, options)
@@ -280,7 +278,7 @@ def _make_plan(
         planes=image.planes(number),
         channels=image.channels,
         item_bytes=level.dtype.itemsize,
-        chunk=type(image.plane_shape(number))(*level.chunks[-2:]),
+        chunk=YX(*level.chunks[-2:]),
     )
     network = Network(
         geometry=description.geometry,
@@ -428,7 +426,7 @@ def _summarise(job: _Job, ledger: Ledger, skipped: int, seconds: float) -> RunSu
 
 def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan) -> dict[str, Any]:
     return {
-        "version": __version__,
+        "version": version("tilesegment"),
         "fingerprint": dict(fingerprint),
         "summary": {**asdict(summary), "labels": Path(summary.labels).name},
         "plan": {"tile": plan.tile, "halo": plan.halo, "level": plan.source.level},
