@@ -22,7 +22,7 @@ from distributed import Client, get_worker
 import tilesegment as ts
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.execution.cluster import inference_threads, open_cluster
-from tilesegment.execution.worker import INFERENCE, ModelPlugin, WorkerModel
+from tilesegment.execution.worker import ModelPlugin, WorkerModel
 from tilesegment.model.file import read_description
 
 
@@ -51,7 +51,7 @@ def forward_only(client: Client, model: Path, tile: int, seconds: float) -> floa
             passes += 1
         return passes * tile**2 / 1e6 / (time.perf_counter() - started)
 
-    with dask.annotate(executor=INFERENCE):
+    with dask.annotate(executor="forward-only"):
         futures = [
             client.submit(measure, tile, seconds, workers=[worker], pure=False)
             for worker in workers

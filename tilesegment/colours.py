@@ -3,17 +3,17 @@
 RGB = tuple[int, int, int]
 
 OKABE_ITO: tuple[RGB, ...] = (
+    (240, 228, 66),
+    (86, 180, 233),
     (0, 158, 115),
     (230, 159, 0),
-    (86, 180, 233),
-    (240, 228, 66),
     (0, 114, 178),
     (213, 94, 0),
     (204, 121, 167),
 )
 """Palette of Okabe and Ito (2008), "Color Universal Design", without its black.
 
-Bluish green comes first: it stands out from the pink and violet of stained tissue.
+Yellow comes first: it stands out from stained tissue and from dark fluorescence pictures.
 """
 
 BACKGROUND: RGB = (0, 0, 0)

@@ -49,7 +49,7 @@ class NetworkGeometry:
         >>> unet_geometry(depth=4, padding="valid").halo
         94
         >>> unet_geometry(depth=4, padding="same").halo
-        96
+        112
         """
         halo = self.border
         while not self._keeps_phase(halo):

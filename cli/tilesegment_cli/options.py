@@ -67,6 +67,7 @@ def cluster_options(command: Command) -> Command:
             ),
             click.option(
                 "--memory-limit",
+                "limit_text",
                 metavar="SIZE",
                 help='Memory of a worker, as "8GB"; beyond it dask restarts the worker.',
             ),

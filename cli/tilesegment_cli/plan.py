@@ -31,7 +31,7 @@ def plan(
     precision: str,
     cluster: str,
     workers: int | None,
-    memory_limit: str | None,
+    limit_text: str | None,
     as_json: bool,
 ) -> None:
     """Print what `run` with the same options would do and cost; write nothing.
@@ -39,16 +39,23 @@ def plan(
     The seconds come from two forward passes of the network on this machine, and are left out
     for a cluster that is not this machine's cores.
     """
+    from tilesegment.execution.cluster import memory_limit, resolve_kind
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
     options = RunOptions(level, tile, cast("Precision", precision))
     planned = make_plan(image, model, options)
-    seconds = estimate_seconds(
-        planned, model, options, ClusterOptions(cluster, workers, memory_limit)
-    )
+    chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
+    seconds = estimate_seconds(planned, model, options, chosen)
     facts = _facts(planned, seconds)
     click.echo(json.dumps(facts) if as_json else _text(planned, facts))
+    limit = memory_limit(chosen)
+    if limit is not None and planned.worker_memory_bytes > limit:
+        click.echo(
+            f"Warning: a worker may use {human_bytes(limit)} only; choose a smaller --tile or "
+            "fewer --workers",
+            err=True,
+        )
 
 
 def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:

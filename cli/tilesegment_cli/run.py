@@ -48,7 +48,7 @@ def run(
     overwrite: bool,
     cluster: str,
     workers: int | None,
-    memory_limit: str | None,
+    limit_text: str | None,
     as_json: bool,
 ) -> None:
     """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
@@ -71,7 +71,7 @@ def run(
                 labels=labels,
                 output=output,
                 options=RunOptions(level, tile, cast("Precision", precision)),
-                cluster=ClusterOptions(cluster, workers, memory_limit),
+                cluster=ClusterOptions(cluster, workers, limit_text),
                 overwrite=overwrite,
                 report=report,
             )

@@ -26,7 +26,12 @@ def memory_settings() -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")}
 
 
-def test_the_embedded_cluster_listens_on_the_loopback_address_only() -> None:
+def test_the_embedded_cluster_listens_on_the_loopback_address_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The user's environment goes first, and another cluster may have left its settings there.
+    for name in memory_settings():
+        monkeypatch.delenv(name, raising=False)
     with open_cluster(ClusterOptions(workers=1)) as client:
         assert client.dashboard_link.startswith("http://127.0.0.1:")
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]

@@ -49,7 +49,6 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     from distributed import LocalCluster
 
     from tilesegment.execution.cluster import SETTINGS
-    from tilesegment.execution.worker import INFERENCE
 
     plan, pixels = planned
     monkeypatch.setattr("tilesegment.execution.engine.predict_tile", where_am_i)
@@ -62,18 +61,18 @@ def test_only_the_network_runs_on_its_thread_and_alone(
             threads_per_worker=4,
             processes=False,
             dashboard_address="127.0.0.1:0",
-            resources={INFERENCE: 1},
+            resources={"test": 1},
         ) as cluster,
         Client(cluster) as client,
     ):
-        executor = ThreadPoolExecutor(1, thread_name_prefix=INFERENCE)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="network")
         for worker in cluster.workers.values():
-            worker.executors[INFERENCE] = executor
+            worker.executors["test"] = executor
         records = client.get(graph, keys)
         executor.shutdown()
     assert sorted(number for number, _, _ in records) == list(range(64))
-    assert {network for _, network, _ in records} == {f"{INFERENCE}_0"}
-    assert not any(writer.startswith(INFERENCE) for _, _, writer in records)
+    assert {network for _, network, _ in records} == {"network_0"}
+    assert not any(writer.startswith("network") for _, _, writer in records)
 
 
 def test_tasks_per_tile_are_bounded(planned: tuple[Plan, MirroredPixels]) -> None:

@@ -54,6 +54,31 @@ def test_classes_must_fit_the_outputs(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("values", "statistics", "message"),
+    [
+        ([0, 0], Normalisation(), "give each its own"),
+        ([0, 70_000], Normalisation(), "from 0 to 65535"),
+        ([0, 1], Normalisation(mean=(0.1, 0.2)), "got 2 means for 3 channels"),
+        ([0, 1], Normalisation(deviation=(0.0,)), "deviations must be positive"),
+    ],
+)
+def test_what_cannot_work_is_not_saved(
+    values: list[int], statistics: Normalisation, message: str, tmp_path: Path
+) -> None:
+    classes = [ts.LabelClass(f"class {value}", value, (9, 9, 9)) for value in values]
+    network = ts.UNet(3, 2, base_channels=2, depth=1)
+    with pytest.raises(ModelError, match=message):
+        ts.save_model(network, tmp_path / "m", classes=classes, normalisation=statistics)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", [{"upsampling": "bilinear"}, {"padding": "full"}, {"depth": 0}])
+def test_an_unknown_argument_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ModelError):
+        ts.UNet(3, 2, **change)
+
+
 @pytest.mark.parametrize("kept", [0, 5, 40, -300, -1])
 def test_a_truncated_file_is_refused(kept: int, tmp_path: Path) -> None:
     path = saved(tmp_path)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 import tilesegment as ts
@@ -80,6 +82,70 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     again = ts.segment(image, model, options=OPTIONS, cluster=cluster)
     assert (again.status, again.computed) == ("already complete", 0)
     assert again.shares == summary.shares
+
+
+def test_overwrite_goes_on_with_its_own_unfinished_run(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    """Whoever typed --overwrite and was interrupted is told to run the same command again."""
+    model, cluster = make_model(), ClusterOptions(one_worker)
+    ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    with pytest.raises(Stop):
+        ts.segment(
+            image, model, options=OPTIONS, cluster=cluster, overwrite=True, report=stop_after(6)
+        )
+    summary = ts.segment(image, model, options=OPTIONS, cluster=cluster, overwrite=True)
+    assert summary.skipped >= 6
+
+
+def test_two_runs_on_the_same_labels_do_not_mix(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    model, cluster = make_model(), ClusterOptions(one_worker)
+
+    def second(progress: Progress) -> None:
+        if progress.done == 3:
+            with pytest.raises(OutputError, match="another run is writing"):
+                ts.segment(image, model, options=OPTIONS, cluster=cluster)
+
+    summary = ts.segment(image, model, options=OPTIONS, cluster=cluster, report=second)
+    assert summary.computed == 20
+
+
+def test_two_runs_share_the_workers_of_one_scheduler(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    model, cluster = make_model(), ClusterOptions(one_worker)
+    ts.segment(image, model, labels="alone", options=OPTIONS, cluster=cluster)
+
+    def second(progress: Progress) -> None:
+        if progress.phase == "tiles" and progress.done == 3:
+            ts.segment(image, model, labels="guest", options=OPTIONS, cluster=cluster)
+
+    ts.segment(image, model, labels="host", options=OPTIONS, cluster=cluster, report=second)
+    labels = image / "labels"
+    assert chunks(labels / "host") == chunks(labels / "guest") == chunks(labels / "alone")
+
+
+def test_a_relative_path_is_found_by_workers_elsewhere(
+    image: Path, make_model: MakeModel, one_worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cluster = make_model(), ClusterOptions(one_worker)
+    whole = ts.segment(image, model, labels="absolute", options=OPTIONS, cluster=cluster)
+    monkeypatch.chdir(image.parent)
+    summary = ts.segment(image.name, model, options=OPTIONS, cluster=cluster)
+    assert summary.shares == whole.shares
+    assert len(chunks(image / "labels" / "model")) == len(chunks(image / "labels" / "absolute"))
+
+
+def test_consolidated_metadata_shows_the_labels(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(image)
+    ts.segment(image, make_model(), options=OPTIONS, cluster=ClusterOptions(one_worker))
+    assert "labels/model/0" in zarr.open_group(image, mode="r")
 
 
 def test_a_finished_tile_is_not_computed_again(
@@ -305,6 +371,18 @@ BAD: dict[str, tuple[type[TilesegmentError], str, Callable[[Path, MakeModel, str
         ModelError, "there is no model tumor: neither a file nor a bundled model",
         lambda image, make, address: run(image, "tumor", address),
     ),
+    "precision that the CPU lacks": (
+        OptionError, "this CPU cannot compute in float16; use --precision float32",
+        lambda image, make, address: run(
+            image, make(), address, options=RunOptions(tile=32, precision="float16")
+        ),
+    ),
+    "memory limit that is no size": (
+        OptionError, "--memory-limit 8 GX is no size",
+        lambda image, make, address: ts.segment(
+            image, make(), options=OPTIONS, cluster=ClusterOptions(memory_limit="8 GX")
+        ),
+    ),
     "no scheduler": (
         ClusterError, "no dask scheduler answers at tcp://127.0.0.1:9",
         lambda image, make, address: run(image, make(), address, kind="tcp://127.0.0.1:9"),
@@ -331,6 +409,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     fault: str, image: Path, make_model: MakeModel, one_worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tilesegment.execution.cluster._CONNECT_SECONDS", 1)
+    if "CPU lacks" in fault and torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        pytest.skip("this CPU computes in float16")
     kind, message, attempt = BAD[fault]
     before = digest(image)
     with pytest.raises(kind, match=message) as caught:

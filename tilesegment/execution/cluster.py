@@ -8,12 +8,15 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import dask
+from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 from distributed.comm import connect
+from distributed.system import MEMORY_LIMIT
 
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import ClusterError, OptionError
@@ -30,9 +33,13 @@ _LEAVE_INTERRUPTS_TO_THE_DRIVER = "import signal; signal.signal(signal.SIGINT, s
 SETTINGS = {
     # Uniform tiles need no work stealing; moved reads would only be read again elsewhere.
     "distributed.scheduler.work-stealing": False,
+    # Every tile that a dying worker holds is blamed, not only the one that it runs.
+    "distributed.scheduler.allowed-failures": 5,
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.target": False,
+    # A paused worker computes nothing, so that it would never free what it keeps.
+    "distributed.worker.memory.pause": False,
     # Array optimisation fuses tasks and silently drops their annotations (dask issue 7036).
     "optimization.fuse.active": False,
 }
@@ -74,18 +81,40 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
             f"--workers and --memory-limit are for workers that this command starts; those of "
             f"{kind} are as they were started"
         )
+    if options.memory_limit is not None:
+        _parse_limit(options.memory_limit)
     return ClusterOptions(kind, options.workers, options.memory_limit)
 
 
+def _parse_limit(text: str) -> int:
+    try:
+        return int(parse_bytes(text))
+    except ValueError as error:
+        raise OptionError(f"--memory-limit {text} is no size; write it as 8GB") from error
+
+
+def memory_limit(options: ClusterOptions) -> int | None:
+    """Bytes at which a worker of ours is restarted; None for workers that are not ours."""
+    if options.kind.startswith("tcp://"):
+        return None
+    if options.memory_limit is not None:
+        return _parse_limit(options.memory_limit)
+    return int(MEMORY_LIMIT) // local_workers(options)
+
+
 def count_gpus() -> int:
-    """GPUs that the NVIDIA driver shows; 0 without a driver."""
+    """GPUs that the NVIDIA driver and CUDA_VISIBLE_DEVICES show; 0 without a driver."""
     import pynvml
 
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
+        present = int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return 0
+    if visible is None:
+        return present
+    return min(present, len([name for name in visible.split(",") if name not in ("", "-1")]))
 
 
 @contextmanager
@@ -170,7 +199,9 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
 @contextmanager
 def _running(address: str) -> Iterator[Client]:
     try:
-        asyncio.run(asyncio.wait_for(_greet(address), _CONNECT_SECONDS))
+        # On a thread of its own: in a notebook this one runs an event loop already.
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(asyncio.run, _greet(address)).result()
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no dask scheduler answers at {address} within {_CONNECT_SECONDS} s; start one with "
@@ -186,5 +217,5 @@ def _running(address: str) -> Iterator[Client]:
 
 async def _greet(address: str) -> None:
     """Exchange dask's greeting: a client alone would wait for ever for a server of another kind."""
-    comm = await connect(address)
+    comm = await asyncio.wait_for(connect(address), _CONNECT_SECONDS)
     await comm.close()

@@ -9,8 +9,10 @@ The graph of a region::
 because only the second may be annotated with the thread it runs on (docs/adr/0002).
 """
 
+import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,16 +23,17 @@ import numpy as np
 import numpy.typing as npt
 from dask.array.overlap import overlap
 from dask.highlevelgraph import HighLevelGraph
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError
-from tilesegment.execution.worker import INFERENCE, TileWriter, predict_tile
+from tilesegment.execution.worker import TileWriter, predict_tile
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.tiling import Region, Tile, Window, region_cuts
 
+_DRAIN_SECONDS = 20
 _TILES_AHEAD = 64
 """Tiles that the scheduler has at least: the next region is there before the last runs dry."""
 
@@ -122,7 +125,7 @@ def _region_graph(
         records[f"record-{name}", row, column] = (
             writer.write, key, grid.number(tile), tile.plane, grid.write_window(tile),
         )  # fmt: skip
-    with dask.annotate(executor=INFERENCE, resources={INFERENCE: 1}):
+    with dask.annotate(executor=plugin, resources={plugin: 1}):
         graph = HighLevelGraph.from_collections(f"labels-{name}", labels, dependencies=[haloed])
     layers = {**graph.layers, f"record-{name}": records}
     dependencies = {**graph.dependencies, f"record-{name}": {f"labels-{name}"}}
@@ -180,8 +183,22 @@ def _compute(client: Client, batches: Iterable[Batch], ahead: int) -> Iterator[A
             if completed.is_empty():
                 return
             yield _fetch(next(completed))
-    finally:
+    except BaseException:
         client.cancel(list(completed.futures))
+        _wait_until_idle(client)
+        raise
+
+
+def _wait_until_idle(client: Client) -> None:
+    """Let tiles in flight end: a cancelled task that has begun still writes."""
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    with suppress(OSError, CancelledError):
+        while any(client.run(_executing).values()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _executing(dask_worker: Worker) -> int:
+    return int(dask_worker.state.executing_count)
 
 
 def _fetch(future: Future) -> Any:

@@ -5,9 +5,9 @@ its own, so that the device never waits for a disk, and never holds two tiles' f
 """
 
 import asyncio
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from distributed import Worker, WorkerPlugin, get_worker
 
 from tilesegment.config import Precision
+from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory
 from tilesegment.model.file import ModelDescription
 from tilesegment.storage.labels import LabelVolume
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 _TILES_BETWEEN_RETURNS = 32
 
-INFERENCE = "inference"
-"""Name of the executor and of the resource that the network's tasks need."""
+THREAD_NAME = "inference"
+"""How the network's thread is called, for people who look at a worker."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +60,34 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     """Brings the model to every worker, also to those that join later."""
 
     name: str
+    """Of the plugin, and of the executor and the resource that the network's tasks need."""
     model: WorkerModel
     _predictor: "Future[Predictor] | None" = field(default=None, init=False)
     _tiles: int = field(default=0, init=False)
 
     async def setup(self, worker: Worker) -> None:
         keep_freed_memory()
-        executor = ThreadPoolExecutor(1, thread_name_prefix=INFERENCE)
-        worker.executors[INFERENCE] = executor
+        executor = ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME)
+        worker.executors[self.name] = executor
         self._predictor = executor.submit(self.model.build, worker.state.nthreads)
         await asyncio.wrap_future(self._predictor)
-        await worker.set_resources(**{INFERENCE: 1})
+        await worker.set_resources(**{self.name: 1})
 
     def teardown(self, worker: Worker) -> None:
-        worker.executors.pop(INFERENCE).shutdown(wait=False)
+        worker.executors.pop(self.name).shutdown(wait=False)
 
     def predict(self, pixels: npt.NDArray[Any]) -> Labels:
-        """Labels of one haloed tile; called on the network's thread only."""
-        labels = self.predictor.labels(pixels)
+        """Labels of one haloed tile; called on the network's thread only.
+
+        Raises:
+            IncompleteError: if the tile does not fit into memory.
+        """
+        import torch
+
+        try:
+            labels = self.predictor.labels(pixels)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise IncompleteError("a tile did not fit into memory; use a smaller --tile") from error
         self._tiles += 1
         if self._tiles % _TILES_BETWEEN_RETURNS == 0:
             return_free_memory()
@@ -126,12 +137,37 @@ class TileWriter:
         return TileRecord(number, tuple(int(counts[value]) for value in self.values))
 
 
-def describe_worker(kind: str, precision: Precision) -> Mapping[str, str]:
-    """Device and arithmetic that this worker would use for a cluster of this kind."""
+@dataclass(frozen=True)
+class WorkerKind:
+    """What decides the last bit of a worker's results."""
+
+    device: "Device"
+    precision: str
+    torch: str
+    capability: str
+    """Instructions of the CPU, or the GPU's name."""
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.precision}, torch {self.torch}, {self.capability}"
+
+
+def describe_worker(kind: str, precision: Precision, image: str) -> tuple[WorkerKind, bool]:
+    """What this worker would be in a cluster of this kind, and whether it sees the image.
+
+    Raises:
+        OptionError: if its device cannot compute in this precision.
+    """
     import torch
 
     from tilesegment.model.predictor import choose_precision
 
-    usable = kind != "cpu" and torch.cuda.is_available()
-    device: Device = "cuda" if usable else "cpu"
-    return {"device": device, "precision": choose_precision(precision, device)}
+    device: Device = "cuda" if kind != "cpu" and torch.cuda.is_available() else "cpu"
+    capability = (
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else torch.backends.cpu.get_cpu_capability()
+    )
+    return (
+        WorkerKind(device, choose_precision(precision, device), torch.__version__, capability),
+        Path(image).exists(),
+    )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tilesegment.model.unet import UNet
 
 FORMAT_VERSION = 1
+LARGEST_VALUE = 65_535
+"""Of a class: labels are stored in at most 16 bits."""
 METADATA_KEY = "tilesegment"
 _LARGEST_HEADER_BYTES = 100_000_000
 
@@ -113,10 +115,28 @@ def describe_classes(
             f"got {len(classes)} classes for a network with {outputs} output channel(s); "
             f"name {expected} classes, background included"
         )
-    return tuple(
+    described = tuple(
         item if isinstance(item, LabelClass) else LabelClass(item, value, class_colour(value))
         for value, item in enumerate(classes)
     )
+    values = [item.value for item in described]
+    if len(set(values)) < len(values) or not 0 <= min(values) <= max(values) <= LARGEST_VALUE:
+        raise ModelError(
+            f"the classes have the values {values}; give each its own, from 0 to {LARGEST_VALUE}"
+        )
+    return described
+
+
+def _check_normalisation(normalisation: Normalisation, channels: int) -> Normalisation:
+    for name, numbers in (
+        ("means", normalisation.mean),
+        ("deviations", normalisation.deviation),
+    ):
+        if len(numbers) not in (1, channels):
+            raise ModelError(f"got {len(numbers)} {name} for {channels} channels; give 1 or all")
+    if not all(deviation > 0 for deviation in normalisation.deviation):
+        raise ModelError(f"deviations must be positive, got {normalisation.deviation}")
+    return normalisation
 
 
 def save_model(
@@ -139,10 +159,12 @@ def save_model(
         training: how it was trained, as JSON.
 
     Raises:
-        ModelError: if the classes do not fit the network.
+        ModelError: if the classes or the normalisation do not fit the network.
     """
     from safetensors.torch import save
 
+    channels = int(model.arguments["in_channels"])
+    normalisation = _check_normalisation(normalisation or Normalisation(), channels)
     description = {
         "format": FORMAT_VERSION,
         "architecture": "unet",
@@ -152,8 +174,8 @@ def save_model(
             for item in describe_classes(int(model.arguments["classes"]), classes)
         ],
         "normalisation": {
-            "mean": list((normalisation or Normalisation()).mean),
-            "deviation": list((normalisation or Normalisation()).deviation),
+            "mean": list(normalisation.mean),
+            "deviation": list(normalisation.deviation),
         },
         "pixel_size_um": pixel_size_um,
         "training": dict(training or {}),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tilesegment.config import Precision
-from tilesegment.errors import InputError
+from tilesegment.errors import InputError, OptionError
 from tilesegment.model.file import ModelDescription, load_model_bytes
 from tilesegment.model.fuse import can_fuse, fuse
 
@@ -22,13 +22,27 @@ def choose_precision(precision: Precision, device: Device) -> str:
 
     On a CPU that is bfloat16 where it has instructions for it, on a GPU bfloat16 from the
     Ampere generation on and float16 before.
+
+    Raises:
+        OptionError: if the device cannot compute in the precision that was asked for.
     """
+    if device == "cpu" and precision in ("bfloat16", "float16") and not _computes(precision):
+        raise OptionError(
+            f"this CPU cannot compute in {precision}; use --precision float32, or auto"
+        )
     if precision != "auto":
         return precision
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native else "float32"
+
+
+def _computes(precision: str) -> bool:
+    """Whether oneDNN has convolutions of this precision for this CPU."""
+    if precision == "bfloat16":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
 class Predictor:
@@ -69,6 +83,9 @@ class Predictor:
             # Another algorithm for each call would sum in another order.
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
+            # Otherwise float32 would be computed with the mantissa of TF32.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
 
     def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The network's output for one tile.

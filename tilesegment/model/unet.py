@@ -1,10 +1,12 @@
 """The U-Net of Ronneberger, Fischer and Brox (2015), arXiv 1505.04597, figure 1 and section 2."""
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from tilesegment.errors import ModelError
 from tilesegment.geometry import NetworkGeometry, Padding, Upsampling, unet_geometry
 
 
@@ -27,6 +29,9 @@ class UNet(nn.Module):
             neighbour, then a 3x3 convolution; Odena et al. 2016).
         dropout: probability at the end of the contracting path (section 3.1); training only.
 
+    Raises:
+        ModelError: if an argument is none of these.
+
     Shapes: in (n, in_channels, h, w), out (n, classes, h - 2 * loss, w - 2 * loss), float; h and w
     must be legal sizes of ``geometry``.
     """
@@ -43,6 +48,7 @@ class UNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        _check(in_channels, classes, base_channels, depth, padding, upsampling)
         self.arguments: dict[str, int | float | str | bool] = {
             "in_channels": in_channels,
             "classes": classes,
@@ -90,6 +96,21 @@ class UNet(nn.Module):
             features = self.expansive[level](features)
         logits: Tensor = self.head(features)
         return logits
+
+
+def _check(
+    in_channels: int, classes: int, base_channels: int, depth: int, padding: str, upsampling: str
+) -> None:
+    if min(in_channels, classes, base_channels, depth) < 1:
+        raise ModelError(
+            f"a U-Net needs at least one channel, class, base channel and pooling; got "
+            f"{in_channels}, {classes}, {base_channels}, {depth}"
+        )
+    if padding not in get_args(Padding) or upsampling not in get_args(Upsampling):
+        raise ModelError(
+            f"padding {padding!r} and upsampling {upsampling!r}: use one of "
+            f"{get_args(Padding)} and of {get_args(Upsampling)}"
+        )
 
 
 def _double_convolution(

@@ -287,6 +287,12 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> 
         raise InputError(
             f"{location} lacks the array {dataset.path!r} that its metadata names"
         ) from error
+    except (ValueError, TypeError) as error:
+        problem = str(error).partition("\n")[0]
+        raise InputError(
+            f"{location}/{dataset.path} cannot be read: its Zarr metadata is damaged, or names a "
+            f"codec that is not installed ({problem})"
+        ) from error
     if not isinstance(array, zarr.Array) or array.ndim != ndim or 0 in array.shape:
         raise InputError(
             f"{location}/{dataset.path} does not fit the {ndim} axes of its metadata, or is empty"

@@ -8,6 +8,8 @@ image, and afterwards every reader sees the whole.
 import errno
 import json
 import shutil
+import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ from tilesegment.tiling import TileGrid, Window
 PROVENANCE_KEY = "tilesegment"
 LEDGER_NAME = ".tilesegment"
 """Of the directory in a label image that records an unfinished run."""
+MANIFEST_NAME = "manifest.json"
+"""Of the file in it that says whose run it is."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class LabelVolume:
         try:
             array[selection] = labels
         except OSError as error:
-            raise _write_failed(error, self.directory) from error
+            raise write_failed(error, self.directory) from error
 
     def derive(self, level: int, neighbour: int, plane: int, window: Window) -> None:
         """Write one tile of `level` from the next level that is stored already.
@@ -272,11 +276,11 @@ def _write_document(path: Path, text: str) -> None:
     """Write a small file so that it is either absent or whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
         partial.write_text(text)
         partial.replace(path)
     except OSError as error:
-        raise _write_failed(error, path.parent) from error
+        raise write_failed(error, path.parent) from error
 
 
 def _with_provenance(key: str, text: str, provenance: Mapping[str, Any]) -> str:
@@ -288,7 +292,8 @@ def _with_provenance(key: str, text: str, provenance: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2)
 
 
-def _write_failed(error: OSError, directory: Path) -> OutputError | IncompleteError:
+def write_failed(error: OSError, directory: Path) -> OutputError | IncompleteError:
+    """The error that a failed write becomes: what it means, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return IncompleteError(
             f"no space left for {directory} ({error.strerror}); free some and run the same "
@@ -322,7 +327,7 @@ def refuse_foreign(directory: Path, overwrite: bool) -> None:
     Raises:
         OutputError: so that nothing is mixed with or deleted from what is not ours.
     """
-    if not directory.exists() or (directory / LEDGER_NAME / "manifest.json").exists():
+    if not directory.exists() or (directory / LEDGER_NAME).is_dir():
         return
     if directory.is_dir() and not any(directory.iterdir()):
         return
@@ -374,10 +379,26 @@ def unlist_labels(labels: Path, name: str, version: OMEVersion) -> None:
 
 
 def remove_labels(directory: Path) -> None:
-    """Delete a label image: first what makes it visible, then the rest."""
-    for key in ("zarr.json", ".zattrs", ".zgroup"):
-        (directory / key).unlink(missing_ok=True)
-    shutil.rmtree(directory, ignore_errors=True)
+    """Delete a label image: gone at once for every reader, also if the deletion is cut short."""
+    if not directory.exists():
+        return
+    removed = directory.with_name(f".{directory.name}.removed-{uuid.uuid4().hex[:8]}")
+    try:
+        directory.rename(removed)
+    except OSError as error:
+        raise write_failed(error, directory) from error
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+def refresh_consolidated(image: Path) -> None:
+    """Renew an image's consolidated metadata, if it has any: readers would miss the labels."""
+    document = _read_document(image / "zarr.json") or {}
+    if not document.get("consolidated_metadata") and not (image / ".zmetadata").exists():
+        return
+    with warnings.catch_warnings():
+        # zarr warns that version 3 does not specify it; whoever wrote the image uses it.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(image)
 
 
 def _read_document(path: Path) -> dict[str, Any] | None:
@@ -385,6 +406,8 @@ def _read_document(path: Path) -> dict[str, Any] | None:
         document: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error
     return document

@@ -5,6 +5,7 @@ one line per finished tile. A tile counts as done when its line is on the disk, 
 after its pixels were written. A line torn by a crash is ignored.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from tilesegment.errors import IncompleteError, OutputConflictError
-from tilesegment.storage.labels import LEDGER_NAME
+from tilesegment.errors import IncompleteError, OutputConflictError, OutputError
+from tilesegment.storage.labels import LEDGER_NAME, MANIFEST_NAME, write_failed
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,42 @@ class Ledger:
 
     Raises:
         OutputConflictError: on opening, if the tiles in the directory belong to another run.
+        OutputError: if another run has it open, or it cannot be written.
     """
 
     def __init__(self, labels_directory: Path, fingerprint: Mapping[str, Any]) -> None:
         self.directory = labels_directory / LEDGER_NAME
         self.done: dict[int, TileRecord] = {}
-        manifest = self.directory / "manifest.json"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            self._open(fingerprint, labels_directory)
+        except OSError as error:
+            raise write_failed(error, labels_directory) from error
+        except (ValueError, KeyError) as error:
+            raise OutputError(
+                f"{self.directory} is damaged ({error}); start anew with --overwrite"
+            ) from error
+
+    def _take_lock(self) -> IO[str]:
+        """Held as long as the file is open; the system releases it when the process ends."""
+        lock = (self.directory / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise OutputError(
+                f"another run is writing {self.directory.parent}; wait for it, or use another "
+                "--labels name"
+            ) from error
+        return lock
+
+    def _open(self, fingerprint: Mapping[str, Any], labels_directory: Path) -> None:
+        manifest = self.directory / MANIFEST_NAME
         if manifest.exists():
             refuse_other_run(json.loads(manifest.read_text()), fingerprint, labels_directory)
             self.done = {record.number: record for record in self._records()}
         else:
-            self.directory.mkdir(parents=True, exist_ok=True)
             _write_durably(manifest, json.dumps(dict(fingerprint), indent=2))
         self._mend_tail()
         self._file: IO[str] = self._path.open("a")
@@ -85,7 +111,7 @@ class Ledger:
 
     def remove(self) -> None:
         """Forget the run, once its labels are published."""
-        self._file.close()
+        self._close()
         shutil.rmtree(self.directory)
 
     def __enter__(self) -> Self:
@@ -97,7 +123,21 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._file.close()
+        self._lock.close()
+
+
+def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Whether a directory holds the tiles of a run with this fingerprint."""
+    manifest = labels_directory / LEDGER_NAME / MANIFEST_NAME
+    try:
+        refuse_other_run(json.loads(manifest.read_text()), fingerprint, labels_directory)
+    except (OSError, ValueError, OutputConflictError):
+        return False
+    return True
 
 
 def refuse_other_run(

@@ -28,17 +28,17 @@ from tilesegment.storage.labels import (
     levels_to_derive,
     list_labels,
     published_provenance,
+    refresh_consolidated,
     refuse_foreign,
     remove_labels,
     unlist_labels,
 )
-from tilesegment.storage.ledger import Ledger, refuse_other_run
+from tilesegment.storage.ledger import Ledger, is_unfinished_run, refuse_other_run
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from tilesegment.execution.worker import WorkerModel
-    from tilesegment.model.predictor import Device
+    from tilesegment.execution.worker import WorkerKind, WorkerModel
 
 _FINGERPRINT_VERSION = 1
 _TIMED_TILE = 512
@@ -105,15 +105,15 @@ class _Job:
         )
         return layout_volume(self.image, layout, self.directory)
 
-    def worker_model(self, device: "Device", precision: str, threads: int | None) -> "WorkerModel":
+    def worker_model(self, workers: "WorkerKind", threads: int | None) -> "WorkerModel":
         from tilesegment.execution.worker import WorkerModel
 
         return WorkerModel(
             content=self.model.read_bytes(),
             description=self.description,
             pixels=self.image.levels[self.plan.source.level].dtype,
-            precision=precision,
-            device=device,
+            precision=workers.precision,
+            device=workers.device,
             threads=threads,
         )
 
@@ -125,6 +125,7 @@ class _Job:
             "model": model_hash(self.model),
             "level": self.plan.source.level,
             "precision": precision,
+            "image": self.image.name if self.inside else self.image.location,
             "image shape": list(level.shape),
             "image type": str(level.dtype),
             "image metadata": dict(self.image.metadata),
@@ -170,7 +171,7 @@ def estimate_seconds(
     keep_freed_memory()
     path = zoo.find(model)
     description = read_description(path)
-    precision = describe_worker("cpu", options.precision)["precision"]
+    precision = describe_worker("cpu", options.precision, planned.source.location)[0].precision
     pixels = np.dtype(np.uint8)
     predictor = WorkerModel(
         path.read_bytes(), description, pixels, precision, "cpu", inference_threads(cluster)
@@ -227,15 +228,19 @@ def segment(
     kept = None if overwrite else published_provenance(job.directory)
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
-        device, precision = _agree(client, cluster, options)
-        fingerprint = job.fingerprint(precision)
+        workers = _agree(client, cluster, job)
+        fingerprint = job.fingerprint(workers.precision)
         if kept is not None:
             refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
             return _complete(job, kept)
-        if overwrite:
-            _remove(job)
-        model_for_workers = job.worker_model(device, precision, inference_threads(cluster))
-        return _run(job, client, model_for_workers, fingerprint, report)
+        model_for_workers = job.worker_model(workers, inference_threads(cluster))
+        tiles = {**fingerprint, **asdict(workers), "tile": job.plan.tile}
+        run = f"tilesegment-{uuid.uuid4().hex[:12]}"
+        with _model_on_workers(client, run, model_for_workers):
+            if overwrite and not is_unfinished_run(job.directory, tiles):
+                _remove(job)
+            with Ledger(job.directory, tiles) as ledger:
+                return _run(job, client, run, ledger, fingerprint, report)
 
 
 def _prepare(
@@ -245,6 +250,8 @@ def _prepare(
     output: str | Path | None,
     options: RunOptions,
 ) -> _Job:
+    # Workers may stand in another directory.
+    image = Path(image).resolve()
     opened = open_image(image)
     opened.refuse_non_finite()
     path = zoo.find(model)
@@ -252,7 +259,7 @@ def _prepare(
     name = labels or path.name.removesuffix(".safetensors")
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
-    directory = Path(output) if output is not None else Path(image) / "labels" / name
+    directory = Path(output).resolve() if output is not None else image / "labels" / name
     return _Job(
         image=opened,
         model=path,
@@ -289,52 +296,33 @@ def _make_plan(
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
 
 
-def _agree(client: "Client", cluster: ClusterOptions, options: RunOptions) -> "tuple[Device, str]":
-    """Device and precision, the same on all workers.
+def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
+    """What all workers are; they must be of one kind, and see the image.
 
     Raises:
-        ClusterError: if the workers differ: their results would, too.
+        ClusterError: if they differ, for their results would too; or if one lacks what it needs.
     """
-    from tilesegment.execution.worker import describe_worker
+    from tilesegment.execution.worker import WorkerKind, describe_worker
 
-    answers = client.run(describe_worker, cluster.kind, options.precision)
-    kinds = Counter((answer["device"], answer["precision"]) for answer in answers.values())
-    if len(kinds) > 1:
-        found = ", ".join(f"{count} x {' '.join(kind)}" for kind, count in kinds.items())
+    answers = client.run(describe_worker, cluster.kind, job.options.precision, job.image.location)
+    blind = [address for address, (_, sees) in answers.items() if not sees]
+    if blind:
         raise ClusterError(
-            f"the workers differ ({found}), and so would their results; give --precision float32 "
-            "and workers of one kind"
+            f"the workers at {', '.join(blind)} do not see {job.image.location}; put the image "
+            "where all workers find it under one path"
         )
-    return next(iter(kinds))
-
-
-def _run(
-    job: _Job,
-    client: "Client",
-    model: "WorkerModel",
-    fingerprint: Mapping[str, Any],
-    report: Callable[[Progress], None] | None,
-) -> RunSummary:
-    volume = job.volume
-    run = f"tilesegment-{uuid.uuid4().hex[:12]}"
-    started = time.perf_counter()
-    tiles = {**fingerprint, "tile": job.plan.tile}
-    with Ledger(job.directory, tiles) as ledger, _model_on_workers(client, run, model):
-        skipped = len(ledger.done)
-        try:
-            _segment_tiles(job, client, volume, run, ledger, report)
-        except TilesegmentError:
-            if not ledger.done:
-                ledger.remove()
-                _remove(job)
-            raise
-        _derive_levels(job, client, volume, run, report)
-        summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
-        volume.publish(_provenance(fingerprint, summary, job.plan))
-        if job.inside:
-            list_labels(job.directory.parent, job.name, job.image.version)
-        ledger.remove()
-    return summary
+    kinds = Counter(kind for kind, _ in answers.values())
+    if len(kinds) > 1:
+        found = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
+        raise ClusterError(
+            f"the workers differ ({found}), and so would their results; use workers of one kind"
+        )
+    kind: WorkerKind = next(iter(kinds))
+    if cluster.kind == "gpu" and kind.device != "cuda":
+        raise ClusterError(
+            f"torch {kind.torch} cannot use the GPU here; install a CUDA build of torch"
+        )
+    return kind
 
 
 @contextmanager
@@ -342,12 +330,39 @@ def _model_on_workers(client: "Client", run: str, model: "WorkerModel") -> Itera
     """Every worker holds the model, under the name `run`, while the block lasts."""
     from tilesegment.execution.worker import ModelPlugin
 
-    client.register_plugin(ModelPlugin(run, model), name=run)
     try:
+        client.register_plugin(ModelPlugin(run, model), name=run)
         yield
     finally:
         with suppress(OSError, CancelledError):
             client.unregister_worker_plugin(run)
+
+
+def _run(
+    job: _Job,
+    client: "Client",
+    run: str,
+    ledger: Ledger,
+    fingerprint: Mapping[str, Any],
+    report: Callable[[Progress], None] | None,
+) -> RunSummary:
+    volume = job.volume
+    skipped = len(ledger.done)
+    started = time.perf_counter()
+    try:
+        _segment_tiles(job, client, volume, run, ledger, report)
+    except TilesegmentError:
+        if not ledger.done:
+            _remove(job)
+        raise
+    _derive_levels(job, client, volume, run, report)
+    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+    volume.publish(_provenance(fingerprint, summary, job.plan))
+    if job.inside:
+        list_labels(job.directory.parent, job.name, job.image.version)
+        refresh_consolidated(job.directory.parent.parent)
+    ledger.remove()
+    return summary
 
 
 def _segment_tiles(

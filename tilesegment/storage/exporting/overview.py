@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
 from tilesegment.colours import RGB
-from tilesegment.errors import InputError, OptionError
+from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.storage.image import Image, open_image
-from tilesegment.storage.stores import open_group
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
 
 Picture = npt.NDArray[np.uint8]
 
-_FILL = 0.3
+_FILL = 0.2
 """Opacity of a class inside its outline."""
 _BAND = 1024
 """Rows that are read at once."""
@@ -48,8 +50,6 @@ def write_overview(
         InputError: the image or the labels are absent.
         OptionError: the path does not end with ``.png``, or there is no such plane.
     """
-    from PIL import Image as PILImage
-
     path = Path(path)
     if path.suffix.lower() not in _LABELS_FORMATS:
         raise OptionError(f"{path} cannot be written: this version exports pictures, .png")
@@ -59,16 +59,20 @@ def write_overview(
         raise InputError(f"{image} has no labels {labels!r}; there are: {there}")
     if not 0 <= plane < opened.planes(0):
         raise OptionError(f"plane {plane} does not exist: {image} has {opened.planes(0)}")
-    group = open_group(Path(image) / "labels" / labels)
+    labelled = open_image(Path(image) / "labels" / labels)
     level, step = _detail(opened, largest)
-    classes = _classes(group)
-    values = _read_labels(
-        group[open_image(Path(image) / "labels" / labels).levels[level].path], plane, step
-    )
+    if [item.shape[-2:] for item in labelled.levels] != [item.shape[-2:] for item in opened.levels]:
+        raise InputError(f"the labels {labels!r} of {image} have other levels than the image")
+    classes = _classes(labelled.group)
+    values = _read_labels(labelled.group[labelled.levels[level].path], plane, step)
     picture = paint(_read_picture(opened, level, plane, step), values, classes)
     size = opened.pixel_size_um(level)
     pixel_um = None if size is None else size[1] * step
-    PILImage.fromarray(_with_legend(picture, values, classes, pixel_um)).save(path)
+    drawn = _with_legend(picture, values, classes, pixel_um)
+    try:
+        drawn.save(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 
@@ -154,10 +158,15 @@ def _classes(group: zarr.Group) -> list[_Class]:
 
 def _with_legend(
     picture: Picture, labels: npt.NDArray[Any], classes: Sequence[_Class], pixel_um: float | None
-) -> Picture:
+) -> "PILImage.Image":
     """The picture with a strip below it: each class with its share, and a scale bar."""
-    from PIL import Image as PILImage
-    from PIL import ImageDraw, ImageFont
+    try:
+        from PIL import Image as PILImage
+        from PIL import ImageDraw, ImageFont
+    except ModuleNotFoundError as error:
+        raise OptionError(
+            "pictures need Pillow; install it with: pip install 'tilesegment[slide]'"
+        ) from error
 
     height, width = picture.shape[:2]
     canvas = PILImage.new("RGB", (width, height + _LEGEND), "white")
@@ -179,7 +188,7 @@ def _with_legend(
         draw.rectangle((end - length, middle + 6, end, middle + 10), fill=_INK)
         caption = f"{length_um:g} um"
         draw.text((end - length // 2, middle + 2), caption, fill=_INK, font=font, anchor="ms")
-    return np.asarray(canvas)
+    return canvas
 
 
 def _round_length(length: float) -> float:
