@@ -1,8 +1,10 @@
 """What the benchmarks share: a large image made of a real one, networks, and results as JSON."""
 
+import itertools
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +36,55 @@ def mirrored_slide(folder: Path, height: int, width: int) -> Path:
         return path
     partial = path.with_suffix(".partial")
     group = zarr.create_group(partial, overwrite=True)
-    array = group.create_array(
-        "0",
+    finest = _level(group, 0, height, width)
+    for top, left in _corners(height, width):
+        rows = mirrored_positions(top, min(top + _BLOCK, height), source.shape[1])
+        columns = mirrored_positions(left, min(left + _BLOCK, width), source.shape[2])
+        block = source[:, rows[:, None], columns[None, :]]
+        finest[:, top : top + _BLOCK, left : left + _BLOCK] = block
+    levels = [finest]
+    while min(levels[-1].shape[1:]) > 1024:
+        levels.append(_halved(group, len(levels), levels[-1]))
+    micrometres = {"type": "space", "unit": "micrometer"}
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, **micrometres} for name in "yx")]
+    datasets = [
+        {
+            "path": str(level),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [1.0, 0.499 * 2**level, 0.499 * 2**level]}
+            ],
+        }
+        for level in range(len(levels))
+    ]
+    multiscales = [{"axes": axes, "datasets": datasets}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales}
+    partial.rename(path)
+    return path
+
+
+def _level(group: zarr.Group, level: int, height: int, width: int) -> zarr.Array:
+    return group.create_array(
+        str(level),
         shape=(3, height, width),
         chunks=(3, 512, 512),
         shards=(3, _BLOCK, _BLOCK),
         dtype="uint8",
         dimension_names=["c", "y", "x"],
     )
-    for top in range(0, height, _BLOCK):
-        rows = mirrored_positions(top, min(top + _BLOCK, height), source.shape[1])
-        for left in range(0, width, _BLOCK):
-            columns = mirrored_positions(left, min(left + _BLOCK, width), source.shape[2])
-            block = source[:, rows[:, None], columns[None, :]]
-            array[:, top : top + _BLOCK, left : left + _BLOCK] = block
-    micrometres = {"type": "space", "unit": "micrometer"}
-    axes = [{"name": "c", "type": "channel"}, *({"name": name, **micrometres} for name in "yx")]
-    scale = [{"type": "scale", "scale": [1.0, 0.499, 0.499]}]
-    multiscale = {
-        "axes": axes,
-        "datasets": [{"path": "0", "coordinateTransformations": scale}],
-    }
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
-    partial.rename(path)
-    return path
+
+
+def _halved(group: zarr.Group, level: int, finer: zarr.Array) -> zarr.Array:
+    """The next level, every second pixel: what it holds does not matter here."""
+    height, width = (-(-size // 2) for size in finer.shape[1:])
+    array = _level(group, level, height, width)
+    for top, left in _corners(height, width):
+        block = finer[:, 2 * top : 2 * (top + _BLOCK), 2 * left : 2 * (left + _BLOCK)]
+        array[:, top : top + _BLOCK, left : left + _BLOCK] = block[:, ::2, ::2]
+    return array
+
+
+def _corners(height: int, width: int) -> Iterator[tuple[int, int]]:
+    return itertools.product(range(0, height, _BLOCK), range(0, width, _BLOCK))
 
 
 def random_model(folder: Path, base_channels: int, depth: int) -> Path:

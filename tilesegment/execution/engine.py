@@ -26,6 +26,7 @@ from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError
+from tilesegment.execution.memory import yield_to_inference
 from tilesegment.execution.worker import TileWriter, predict_tile
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
@@ -55,6 +56,7 @@ class _RegionPixels:
         return self.pixels.dtype
 
     def __getitem__(self, selection: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
+        yield_to_inference()
         _, rows, columns = selection
         window = Window(
             self.top + rows.start,

@@ -5,10 +5,14 @@ megabytes for each tile, and would have every page of them mapped, zeroed and un
 """
 
 import ctypes
+import os
 import sys
+import threading
 
 # Parameters of mallopt(3), from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_POLITE = 15
+"""Niceness: 0 is normal, 19 the lowest priority."""
 _NEVER = 2**31 - 1
 _GROW_BYTES = 64 * 2**20
 
@@ -39,6 +43,16 @@ def return_free_memory() -> None:
     Kept memory is cut up over time, and grows; now and then it has to start afresh.
     """
     _call_glibc("malloc_trim", 0)
+
+
+def yield_to_inference() -> None:
+    """Let this thread run when the network's threads leave it a core.
+
+    A thread that reads or writes would otherwise stop one of them, and with it, at the end of
+    each layer, all. Costs one system call; does nothing where threads have no priority.
+    """
+    if sys.platform.startswith("linux"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _POLITE)
 
 
 def _call_glibc(name: str, *arguments: int) -> None:

@@ -16,7 +16,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from tilesegment.config import Precision
 from tilesegment.errors import IncompleteError
-from tilesegment.execution.memory import keep_freed_memory, return_free_memory
+from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
 from tilesegment.model.file import ModelDescription
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
@@ -131,6 +131,7 @@ class TileWriter:
             plane: index over the flattened leading axes.
             window: what the tile writes.
         """
+        yield_to_inference()
         inside = labels[: window.height, : window.width]
         self.volume.write(self.level, plane, window, inside)
         counts = np.bincount(inside.ravel(), minlength=max(self.values) + 1)

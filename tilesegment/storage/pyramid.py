@@ -1,5 +1,6 @@
 """Label pyramids: the most frequent label of each block, never an interpolated one."""
 
+import itertools
 from math import prod
 
 import numpy as np
@@ -25,7 +26,7 @@ def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
     blocks = tuple(-(-size // factor) for size, factor in zip(labels.shape, factors, strict=True))
     winner = np.zeros(blocks, labels.dtype)
     votes = np.zeros(blocks, np.uint32)
-    for value in np.unique(labels):
+    for value in np.flatnonzero(np.bincount(labels.ravel())):
         count = _count_blocks(labels == value, blocks, factors)
         better = count > votes
         winner[better] = value
@@ -35,19 +36,18 @@ def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
 
 def _count_blocks(
     mask: npt.NDArray[np.bool_], blocks: tuple[int, ...], factors: tuple[int, ...]
-) -> npt.NDArray[np.uint32]:
-    """How many pixels of each block are set; pixels beyond the far end count as unset."""
-    missing = [
-        (0, block * factor - size)
-        for block, factor, size in zip(blocks, factors, mask.shape, strict=True)
-    ]
-    if any(after for _, after in missing):
-        mask = np.pad(mask, missing)
-    split = [size for pair in zip(blocks, factors, strict=True) for size in pair]
-    within = tuple(range(1, len(split), 2))
-    small = np.uint8 if prod(factors) < 256 else np.uint32
-    counts: npt.NDArray[np.uint32] = mask.reshape(split).sum(axis=within, dtype=small)
-    return counts.astype(np.uint32)
+) -> npt.NDArray[np.unsignedinteger]:
+    """How many pixels of each block are set; pixels beyond the far end count as unset.
+
+    Adds the first pixels of all blocks, the second ones, and so on: many times faster than
+    summing over axes of two or four pixels.
+    """
+    count = np.zeros(blocks, np.uint8 if prod(factors) < 256 else np.uint32)
+    for offsets in itertools.product(*(range(factor) for factor in factors)):
+        steps = zip(offsets, factors, strict=True)
+        pixels = mask[tuple(slice(offset, None, factor) for offset, factor in steps)]
+        count[tuple(slice(size) for size in pixels.shape)] += pixels
+    return count
 
 
 def repeat(labels: Labels, factors: tuple[int, ...]) -> Labels:

@@ -70,7 +70,7 @@ class RunSummary:
     skipped: int
     """Tiles that an earlier run had finished."""
     seconds: float
-    """From the first tile's start to the published label image."""
+    """From the first tile, with the model loaded, to the finished levels."""
     megapixels_per_second: float
     """Of the processed level, over the seconds above."""
     shares: Mapping[str, float]
