@@ -96,7 +96,7 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["run", "nowhere.zarr"], 1, "there is no image at nowhere.zarr"),
+        (["run", "nowhere.zarr"], 1, "nowhere.zarr; give the path of an OME-Zarr image"),
         (["run"], 2, "Missing argument 'IMAGE'"),
         (["run", "IMAGE", "--tile", "many"], 2, "'many' is neither auto nor a number"),
         (["run", "IMAGE", "--model", "MODEL", "--tile", "50"], 2, "use 48 or 52"),

@@ -18,6 +18,7 @@ from tilesegment.execution.cluster import (
     open_cluster,
     resolve_kind,
 )
+from tilesegment.execution.worker import describe_worker
 
 NO_GPU = count_gpus() == 0
 
@@ -105,3 +106,10 @@ def test_a_script_without_main_guard_is_told(monkeypatch: pytest.MonkeyPatch) ->
         open_cluster(ClusterOptions()),
     ):
         pass
+
+
+def test_what_a_worker_tells_does_not_load_torch_in_the_driver() -> None:
+    """Torch's version is a class of torch's own, and would bring 200 MB with it when unpickled."""
+    kind, sees = describe_worker("cpu", "float32", __file__)
+    assert sees
+    assert {type(value) for value in vars(kind).values()} == {str}

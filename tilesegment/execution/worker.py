@@ -169,6 +169,6 @@ def describe_worker(kind: str, precision: Precision, image: str) -> tuple[Worker
         else torch.backends.cpu.get_cpu_capability()
     )
     return (
-        WorkerKind(device, choose_precision(precision, device), torch.__version__, capability),
+        WorkerKind(device, choose_precision(precision, device), str(torch.__version__), capability),
         Path(image).exists(),
     )
