@@ -139,7 +139,14 @@ def test_ctrl_c_keeps_finished_tiles(make_model: MakeModel, tmp_path: Path) -> N
     image = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 250, 250))
     words = ["run", image, "--model", make_model(base_channels=8), "--tile", "32"]
     command = [PROGRAM, *map(str, words)]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell in the background ignores the signal, and whatever it starts inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     records = image / "labels" / "model" / ".tilesegment" / "tiles.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (records.exists() and records.stat().st_size):

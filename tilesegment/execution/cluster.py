@@ -38,6 +38,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.target": False,
+    # The dashboard would keep the last 100 000 tasks: the driver would grow with the image.
+    "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
     # A paused worker computes nothing, so that it would never free what it keeps.
     "distributed.worker.memory.pause": False,
     # Array optimisation fuses tasks and silently drops their annotations (dask issue 7036).
