@@ -1,4 +1,4 @@
-"""Keeping freed memory: half of a CPU's speed (docs/performance.md).
+"""Keeping freed memory, which a CPU's speed depends on (docs/performance.md).
 
 glibc returns large freed blocks to the system at once. A U-Net allocates the same few hundred
 megabytes for each tile, and would have every page of them mapped, zeroed and unmapped again.
