@@ -83,8 +83,11 @@ def balanced(network: UNet) -> UNet:
     return network
 
 
-def load_predictor(model: Path, dtype: str) -> Predictor:
-    return Predictor(model.read_bytes(), read_description(model), np.dtype(dtype), "float32", "cpu")
+def load_predictor(model: Path, dtype: str, average: int = 1) -> Predictor:
+    description = read_description(model)
+    return Predictor(
+        model.read_bytes(), description, np.dtype(dtype), "float32", "cpu", average=average
+    )
 
 
 def whole_pass(predictor: Predictor, plane: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:

@@ -16,6 +16,8 @@ class RunOptions:
     """Pixels per side of a tile at that level; None chooses one."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto takes the fastest that the device computes natively."""
+    average: int = 1
+    """Rotated and mirrored views of a tile over which the network's output is averaged: 1 to 8."""
 
 
 @dataclass(frozen=True)

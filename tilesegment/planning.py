@@ -54,6 +54,8 @@ class Network:
     geometry: NetworkGeometry
     base_channels: int
     weights_bytes: int
+    passes: int = 1
+    """Forward passes per tile, see `RunOptions.average`."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ class Plan:
 
     @property
     def compute_amplification(self) -> float:
-        """Pixels given to the network over pixels of the image."""
-        return len(self.grid) * self.network.geometry.input_size(self.tile) ** 2 / self.pixels
+        """Pixels given to the network, in all its passes, over pixels of the image."""
+        inputs = len(self.grid) * self.network.geometry.input_size(self.tile) ** 2
+        return self.network.passes * inputs / self.pixels
 
     @property
     def read_amplification(self) -> float:

@@ -43,6 +43,15 @@ def run_options(command: Command) -> Command:
                 show_default=True,
                 help="Arithmetic of the network; auto is the fastest that the device has.",
             ),
+            click.option(
+                "--average",
+                type=click.IntRange(1, 8),
+                default=1,
+                show_default=True,
+                metavar="N",
+                help="Average over N rotated and mirrored views of each tile: steadier, N times "
+                "the work.",
+            ),
         )
     ):
         command = option(command)

@@ -29,6 +29,7 @@ def plan(
     level: int,
     tile: int | None,
     precision: str,
+    average: int,
     cluster: str,
     workers: int | None,
     limit_text: str | None,
@@ -43,7 +44,7 @@ def plan(
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
-    options = RunOptions(level, tile, cast("Precision", precision))
+    options = RunOptions(level, tile, cast("Precision", precision), average)
     planned = make_plan(image, model, options)
     chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
     seconds = estimate_seconds(planned, model, options, chosen)

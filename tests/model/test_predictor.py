@@ -75,7 +75,8 @@ def test_tiles_equal_the_whole_image_in_every_logit(data: st.DataObject, tmp_pat
     shape = [data.draw(st.integers(1, tile * 5 // 2)) for _ in "yx"]
     dtype = data.draw(st.sampled_from(["uint8", "uint16", "float32"]))
     plane = random_pixels((in_channels, *shape), dtype)
-    predictor = load_predictor(save_model(network, tmp_path / "model.safetensors"), dtype)
+    average = data.draw(st.sampled_from([1, 1, 2, 8]))
+    predictor = load_predictor(save_model(network, tmp_path / "model.safetensors"), dtype, average)
     torch.set_num_threads(data.draw(st.integers(1, 2)))
     whole = whole_pass(predictor, plane, "logits")
     torch.set_num_threads(data.draw(st.integers(1, 2)))

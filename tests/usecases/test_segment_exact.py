@@ -1,5 +1,6 @@
 """The whole path, zarr to zarr on running workers, against one pass over the whole image."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 import tilesegment as ts
 from tests.pictures import balanced, load_predictor, random_pixels, whole_pass, write_image
 from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.errors import OptionError, OutputConflictError
 from tilesegment.geometry import YX
 from tilesegment.model.file import save_model
 from tilesegment.model.unet import UNet
+
+MakeModel = Callable[..., Path]
 
 PROFILE = settings(
     max_examples=15,
@@ -25,9 +29,11 @@ PROFILE = settings(
 )
 
 
-def expected_labels(model: Path, pixels: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
+def expected_labels(
+    model: Path, pixels: npt.NDArray[Any], axes: str, average: int = 1
+) -> npt.NDArray[Any]:
     """One pass over each plane; axes of the result are those of the image without c."""
-    predictor = load_predictor(model, str(pixels.dtype))
+    predictor = load_predictor(model, str(pixels.dtype), average)
     channels_last = pixels if "c" in axes else pixels[..., None, :, :]
     if "c" in axes:
         channels_last = np.moveaxis(pixels, axes.index("c"), -3)
@@ -119,3 +125,36 @@ def test_several_regions_equal_the_whole_image(
     ts.segment(image, model, options=options, cluster=ClusterOptions(two_workers))
     labels = zarr.open_array(image / "labels" / "model" / "0", mode="r")
     np.testing.assert_array_equal(labels[...], expected_labels(model, pixels, "cyx"))
+
+
+def test_averaged_views_equal_the_whole_image_seen_in_the_same_views(
+    tmp_path: Path, two_workers: str
+) -> None:
+    """Ronneberger et al. 2015, section 4: "averaged over 7 rotated versions of the input data"."""
+    torch.manual_seed(0)
+    model = save_model(
+        balanced(UNet(3, 3, base_channels=4, depth=2)), tmp_path / "model.safetensors"
+    )
+    pixels = random_pixels((3, 75, 101), "uint8")
+    image = write_image(tmp_path / "image.zarr", pixels, chunks=(3, 50, 41))
+    expected = expected_labels(model, pixels, "cyx", average=7)
+    assert not np.array_equal(expected, expected_labels(model, pixels, "cyx"))
+    options = RunOptions(tile=32, precision="float32", average=7)
+    ts.segment(image, model, options=options, cluster=ClusterOptions(two_workers))
+    labels = zarr.open_array(image / "labels" / "model" / "0", mode="r")
+    np.testing.assert_array_equal(labels[...], expected)
+    with pytest.raises(OutputConflictError, match="average"):
+        ts.segment(image, model, cluster=ClusterOptions(two_workers))
+
+
+@pytest.mark.parametrize("average", [0, 9])
+def test_there_are_eight_views(average: int, tmp_path: Path, make_model: MakeModel) -> None:
+    image = write_image(tmp_path / "image.zarr", random_pixels((3, 40, 40), "uint8"))
+    with pytest.raises(OptionError, match="there are 8"):
+        ts.plan(image, make_model(), RunOptions(average=average))
+
+
+def test_the_plan_counts_every_view(tmp_path: Path, make_model: MakeModel) -> None:
+    image = write_image(tmp_path / "image.zarr", random_pixels((3, 40, 40), "uint8"))
+    once, averaged = (ts.plan(image, make_model(), RunOptions(average=n)) for n in (1, 4))
+    assert averaged.compute_amplification == 4 * once.compute_amplification

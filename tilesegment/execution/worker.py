@@ -44,6 +44,8 @@ class WorkerModel:
     device: "Device"
     threads: int | None
     """CPU threads of the network; None takes as many as the worker has."""
+    average: int = 1
+    """Views over which the output is averaged."""
 
     def build(self, worker_threads: int) -> "Predictor":
         """The loaded network; must be called on the thread that will use it."""
@@ -52,7 +54,14 @@ class WorkerModel:
         from tilesegment.model.predictor import Predictor
 
         torch.set_num_threads(self.threads or worker_threads)
-        return Predictor(self.content, self.description, self.pixels, self.precision, self.device)
+        return Predictor(
+            self.content,
+            self.description,
+            self.pixels,
+            self.precision,
+            self.device,
+            self.average,
+        )
 
 
 @dataclass

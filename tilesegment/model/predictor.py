@@ -11,6 +11,7 @@ from tilesegment.config import Precision
 from tilesegment.errors import InputError, OptionError
 from tilesegment.model.file import ModelDescription, load_model_bytes
 from tilesegment.model.fuse import can_fuse, fuse
+from tilesegment.model.views import VIEWS
 
 Device = Literal["cpu", "cuda"]
 
@@ -54,6 +55,7 @@ class Predictor:
         pixels: dtype of the image.
         precision: float32, bfloat16 or float16.
         device: where the network runs.
+        average: over how many of `VIEWS` the logits are averaged.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Predictor:
         pixels: np.dtype[Any],
         precision: str,
         device: Device,
+        average: int = 1,
     ) -> None:
         network = load_model_bytes(content, "the model")
         self.geometry = network.geometry
         self.dtype = _DTYPES[precision]
         self.device = torch.device(device)
+        self._views = VIEWS[:average]
         network.to(self.dtype)
         with torch.no_grad():
             if device == "cpu" and can_fuse():
@@ -135,11 +139,20 @@ class Predictor:
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
         image = image.to(torch.float32).mul_(self._scale).add_(self._offset)
-        image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        logits = self._average(image.to(self.dtype))[0]
         crop = self.geometry.crop
-        logits: Tensor = self.network(image)[0]
         height, width = logits.shape[-2:]
         return logits[:, crop : height - crop, crop : width - crop]
+
+    def _average(self, image: Tensor) -> Tensor:
+        """Mean output over the views, always summed in the same order."""
+        total: Tensor | None = None
+        for view in self._views:
+            seen = view.apply(image).contiguous(memory_format=torch.channels_last)
+            output = view.undo(self.network(seen))
+            total = output if total is None else total.add_(output)
+        assert total is not None  # noqa: S101 - there is at least one view
+        return total if len(self._views) == 1 else total.div_(len(self._views))
 
 
 def _affine(

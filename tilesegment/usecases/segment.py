@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tilesegment.config import ClusterOptions, RunOptions
-from tilesegment.errors import ClusterError, OutputError, TilesegmentError
+from tilesegment.errors import ClusterError, OptionError, OutputError, TilesegmentError
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _FINGERPRINT_VERSION = 1
 _TIMED_TILE = 512
+_MOST_VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class _Job:
             precision=workers.precision,
             device=workers.device,
             threads=threads,
+            average=self.options.average,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -125,6 +127,7 @@ class _Job:
             "model": model_hash(self.model),
             "level": self.plan.source.level,
             "precision": precision,
+            "average": self.options.average,
             "image": self.image.name if self.inside else self.image.location,
             "image shape": list(level.shape),
             "image type": str(level.dtype),
@@ -142,7 +145,7 @@ def plan(
     Args:
         image: path of an OME-Zarr image.
         model: path of a model file, or the name of a bundled model.
-        options: level, tile and precision.
+        options: level, tile, precision and views.
 
     Raises:
         InputError, ModelError, OptionError: as `segment`.
@@ -207,7 +210,7 @@ def segment(
         model: path of a model file, or the name of a bundled model.
         labels: name of the label image; the model's by default.
         output: a store of its own for the label image; by default ``image/labels/NAME``.
-        options: level, tile and precision.
+        options: level, tile, precision and views.
         cluster: who computes.
         overwrite: replace a label image of the same name.
         report: called after each tile.
@@ -291,9 +294,19 @@ def _make_plan(
         geometry=description.geometry,
         base_channels=int(description.arguments.get("base_channels", 64)),
         weights_bytes=model.stat().st_size,
+        passes=_views(options),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+
+
+def _views(options: RunOptions) -> int:
+    if not 1 <= options.average <= _MOST_VIEWS:
+        raise OptionError(
+            f"cannot average over {options.average} views of a tile; there are {_MOST_VIEWS}: four "
+            "rotations, and their mirror images"
+        )
+    return options.average
 
 
 def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
