@@ -123,6 +123,8 @@ class _Run:
     """The state of a run."""
 
     network: UNet
+    parallel: torch.nn.Module
+    """The network, on all GPUs if there are several."""
     optimiser: torch.optim.Optimizer
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -173,7 +175,8 @@ def learn(
         InputError, OptionError: if there is nothing to resume from, or the loss is not finite.
     """
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _Run(network, _make_optimiser(network, recipe))
+    parallel = _on_all_gpus(network, recipe, device)
+    run = _Run(network, parallel, _make_optimiser(network, recipe))
     settings = _settings(network, recipe, augmentation, lesson)
     checkpoint = folder / "checkpoint.pt"
     if resume:
@@ -196,6 +199,13 @@ def learn(
     network.load_state_dict(run.best_model)
     network.eval()
     return run.history
+
+
+def _on_all_gpus(network: UNet, recipe: Recipe, device: torch.device) -> torch.nn.Module:
+    """The same network; each of several GPUs takes a share of the batch, unless one was named."""
+    if device.type == "cuda" and device.index is None and recipe.batch > 1:
+        return torch.nn.DataParallel(network)
+    return network
 
 
 def _make_optimiser(network: UNet, recipe: Recipe) -> torch.optim.Optimizer:
@@ -295,7 +305,7 @@ def _take_step(
         group["lr"] = recipe.rate_at(run.step)
     optimiser.zero_grad(set_to_none=True)
     with _dropout_of_step(recipe.seed, run.step, device), _precision(recipe.precision, device):
-        loss = _loss(network, tiles, lesson, device)
+        loss = _loss(run, tiles, lesson, device)
     value = float(loss.detach())
     if math.isfinite(value):
         loss.backward()  # type: ignore[no-untyped-call]
@@ -312,11 +322,9 @@ def _set_training_mode(network: UNet, own_statistics: bool) -> None:
             layer.train(own_statistics)
 
 
-def _loss(
-    network: UNet, tiles: Sequence[TrainingTile], lesson: Lesson, device: torch.device
-) -> Tensor:
+def _loss(run: _Run, tiles: Sequence[TrainingTile], lesson: Lesson, device: torch.device) -> Tensor:
     images = normalised_batch([tile.image for tile in tiles], lesson.normalisation, device)
-    logits = cropped(network(images), network.geometry.crop)
+    logits = cropped(run.parallel(images), run.network.geometry.crop)
     return weighted_cross_entropy(
         logits,
         torch.from_numpy(np.stack([tile.classes for tile in tiles])).to(device),
