@@ -20,29 +20,23 @@ from common import save_results
 from PIL import Image
 
 from tilesegment.geometry import round_up
+from tilesegment.metrics.classes import dice
+from tilesegment.metrics.overlaps import count_overlaps
 from tilesegment.model import zoo
 from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
+from tilesegment.model.tiles import segment_picture
 
 Mask = npt.NDArray[np.bool_]
 Segment = Callable[[npt.NDArray[np.uint8]], Mask]
 
 
 def ours() -> Segment:
-    """The bundled model: one pass over the whole mirrored picture."""
+    """The bundled model, as `tilesegment run` applies it."""
     path = zoo.find("nuclei")
     dtype = np.dtype(np.uint8)
     predictor = Predictor(path.read_bytes(), read_description(path), dtype, "float32", "cpu")
-    halo, alignment = predictor.geometry.halo, predictor.geometry.alignment
-
-    def segment(picture: npt.NDArray[np.uint8]) -> Mask:
-        height, width = picture.shape[:2]
-        missing = [round_up(size, alignment) - size for size in (height, width)]
-        padding = [(0, 0), *((halo, halo + more) for more in missing)]
-        mirrored = np.pad(np.moveaxis(picture, -1, 0), padding, mode="reflect")
-        return predictor.labels(mirrored)[:height, :width] > 0
-
-    return segment
+    return lambda picture: segment_picture(predictor, np.moveaxis(picture, -1, 0)) > 0
 
 
 def third_party(folder: Path) -> Segment:
@@ -62,9 +56,9 @@ def third_party(folder: Path) -> Segment:
     return segment
 
 
-def dice(found: Mask, truth: Mask) -> float:
-    """Twice the common pixels over the sum of both."""
-    return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
+def foreground_dice(found: Mask, truth: Mask) -> float:
+    """Dice coefficient of the foreground."""
+    return float(dice(count_overlaps(truth, found).matrix([0, 1]))[1])
 
 
 def main() -> None:
@@ -84,7 +78,7 @@ def main() -> None:
         picture = np.asarray(Image.open(folder / "images" / row["file"]).convert("RGB"))
         truth = np.asarray(Image.open(folder / "instances" / row["file"])) > 0
         for name, segment in networks.items():
-            scores[row["group"]][name].append(dice(segment(picture), truth))
+            scores[row["group"]][name].append(foreground_dice(segment(picture), truth))
     results = {
         kind: {
             "pictures": len(found["nuclei"]),

@@ -11,10 +11,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClusterOptions": "tilesegment.config",
+    "EvaluateOptions": "tilesegment.usecases.evaluate",
     "LabelClass": "tilesegment.model.file",
     "Normalisation": "tilesegment.model.file",
     "RunOptions": "tilesegment.config",
+    "Segmentation": "tilesegment.usecases.label_sources",
     "UNet": "tilesegment.model.unet",
+    "evaluate": "tilesegment.usecases.evaluate",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
@@ -26,11 +29,14 @@ _HOMES = {
 
 __all__ = [
     "ClusterOptions",
+    "EvaluateOptions",
     "LabelClass",
     "Normalisation",
     "RunOptions",
+    "Segmentation",
     "UNet",
     "__version__",
+    "evaluate",
     "import_image",
     "load_model",
     "open_image",
@@ -51,6 +57,8 @@ if TYPE_CHECKING:
     from tilesegment.model.unet import UNet
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
+    from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
+    from tilesegment.usecases.label_sources import Segmentation
     from tilesegment.usecases.segment import plan, segment
     from tilesegment.usecases.train import train
 

@@ -95,6 +95,18 @@ def _tile(context: click.Context, parameter: click.Parameter, value: str) -> int
         raise click.BadParameter(f"{value!r} is neither auto nor a number of pixels") from error
 
 
+def label_value(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> int | None:
+    """A number, or a colour as #rrggbb."""
+    if value is None:
+        return None
+    try:
+        return int(value[1:], 16) if value.startswith("#") else int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number nor #rrggbb") from error
+
+
 def human_bytes(count: float) -> str:
     """A size as people read it.
 

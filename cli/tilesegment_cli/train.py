@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesegment_cli.options import label_value
+
 if TYPE_CHECKING:
     from tilesegment.training.loop import Progress
     from tilesegment.usecases.train import TrainingResult
@@ -32,18 +34,6 @@ Examples:
   # Go on after an interruption: the same options, and --resume
   tilesegment train cells --output cells.safetensors --resume
 """
-
-
-def _ignore_value(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> int | None:
-    """A number, or a colour as #rrggbb."""
-    if value is None:
-        return None
-    try:
-        return int(value[1:], 16) if value.startswith("#") else int(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is neither a number nor #rrggbb") from error
 
 
 def _emphasis(
@@ -83,7 +73,7 @@ def _emphasis(
 )
 @click.option(
     "--ignore",
-    callback=_ignore_value,
+    callback=label_value,
     metavar="VALUE",
     help="Label value (or #rrggbb) of pixels that nobody annotated.",
 )

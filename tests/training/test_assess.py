@@ -5,7 +5,7 @@ import torch
 from tilesegment.geometry import YX
 from tilesegment.model.file import Normalisation
 from tilesegment.model.unet import UNet
-from tilesegment.training.assess import Predictor, assess, confusion, example_tiles
+from tilesegment.training.assess import Predictor, assess, example_tiles
 from tilesegment.training.dataset import MemoryPicture
 from tilesegment.training.loss import IGNORED
 
@@ -74,12 +74,6 @@ def test_only_some_tiles_of_a_huge_picture_are_looked_at(monkeypatch):
     monkeypatch.setattr("tilesegment.training.assess.MOST_WINDOWS", 3)
     tiles = [patch.image.shape for patch, _ in predictor(Perfect(), 8).tiles(striped("a"))]
     assert tiles == [(1, 8, 8)] * 3
-
-
-def test_confusion_counts_pairs():
-    truth = torch.tensor([[0, 0, 1], [1, IGNORED, 2]])
-    predicted = torch.tensor([[0, 1, 1], [1, 1, 0]])
-    np.testing.assert_array_equal(confusion(truth, predicted, 3), [[1, 1, 0], [0, 2, 0], [1, 0, 0]])
 
 
 def test_examples_are_of_different_pictures():

@@ -13,7 +13,6 @@ from tilesegment.training.dataset import (
     LabelRule,
     MemoryPicture,
     draw_tile,
-    group_of,
     load_folder,
     measure,
     picture_shares,
@@ -22,6 +21,7 @@ from tilesegment.training.dataset import (
     split_pictures,
 )
 from tilesegment.training.loss import IGNORED
+from tilesegment.training.pictures import group_of
 from tilesegment.training.weight_map import BorderWeight
 
 from .conftest import draw_discs, write_pair

@@ -3,10 +3,8 @@ import csv
 import numpy as np
 from PIL import Image
 
-from tilesegment.colours import class_colour
 from tilesegment.training.assess import AssessedTile
-from tilesegment.training.loss import IGNORED
-from tilesegment.training.record import Record, coloured, grey_or_rgb
+from tilesegment.training.record import Record, grey_or_rgb
 
 ROW = {
     "step": 1,
@@ -44,11 +42,6 @@ def test_events_can_be_read_by_tensorboard(tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert "score" in events.Tags()["scalars"]
-
-
-def test_classes_have_the_colours_of_the_label_volume():
-    picture = coloured(np.array([[0, 1, IGNORED]], np.uint8))
-    assert picture[0].tolist() == [[0, 0, 0], list(class_colour(1)), [128, 128, 128]]
 
 
 def test_dark_pictures_are_stretched():

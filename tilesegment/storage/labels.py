@@ -22,9 +22,9 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from tilesegment.colours import RGB
-from tilesegment.errors import IncompleteError, OutputError
+from tilesegment.errors import IncompleteError, InputError, OutputError
 from tilesegment.geometry import YX
-from tilesegment.storage.image import Image, OMEVersion
+from tilesegment.storage.image import Image, OMEVersion, open_image
 from tilesegment.storage.pyramid import Labels, level_factors, pool_by_mode, repeat
 from tilesegment.tiling import TileGrid, Window
 
@@ -411,6 +411,48 @@ def _read_document(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error
     return document
+
+
+def class_names(group: zarr.Group) -> dict[int, str]:
+    """Names of the classes by label value, from a label image's "image-label" metadata.
+
+    Empty if it states none, as for a label image of objects.
+    """
+    attributes: Any = dict(group.attrs)
+    label = attributes.get("ome", attributes).get("image-label", {})
+    return {
+        int(item["label-value"]): str(item["class"])
+        for item in label.get("properties") or ()
+        if item.get("class")
+    }
+
+
+def is_label_image(image: Image) -> bool:
+    """Whether an image is one of labels."""
+    return "image-label" in image.group.attrs.get("ome", image.group.attrs)
+
+
+def open_labels(image: Image, wanted: str | None, option: str) -> Image:
+    """One of the label images of an image.
+
+    Args:
+        image: the image.
+        wanted: name of the label image; None if there is only one.
+        option: how a user chooses one, for the message.
+
+    Raises:
+        InputError: if it is absent, or there are several to choose from.
+    """
+    names = image.label_names()
+    if not names:
+        raise InputError(f"{image.location} has no labels; annotate or segment it first")
+    if wanted is None and len(names) == 1:
+        wanted = names[0]
+    if wanted not in names:
+        raise InputError(
+            f"{image.location} has the labels {', '.join(names)}; choose one with {option}"
+        )
+    return open_image(f"{image.location}/labels/{wanted}")
 
 
 def levels_to_derive(count: int, processed: int) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from tilesegment.geometry import YX, round_up
+from tilesegment.metrics.classes import dice, pixel_error
+from tilesegment.metrics.overlaps import count_overlaps
 from tilesegment.model.file import Normalisation
 from tilesegment.model.unet import UNet
 from tilesegment.tiling import Window
@@ -131,29 +133,12 @@ def assess(
                 )
             )
             annotated += int((truth != IGNORED).sum())
-            matrix = confusion(truth, logits.argmax(0), len(logits))
+            predicted = logits.argmax(0).cpu().numpy()
+            overlaps = count_overlaps(patch.classes, predicted, ignore=IGNORED)
+            matrix = overlaps.matrix(range(len(logits)))
             name = group(picture.name)
             confusions[name] = confusions.get(name, np.zeros_like(matrix)) + matrix
     return _summary(loss / max(annotated, 1), list(confusions.values()))
-
-
-def confusion(truth: Tensor, predicted: Tensor, classes: int) -> npt.NDArray[np.int64]:
-    """Pixels by (true, predicted) class, (k, k); unannotated ones are not counted."""
-    known = truth != IGNORED
-    pairs = truth[known] * classes + predicted[known]
-    counts: npt.NDArray[np.int64] = torch.bincount(pairs, minlength=classes**2).cpu().numpy()
-    return counts.reshape(classes, classes)
-
-
-def dice(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Dice coefficient per class of a confusion matrix; NaN for classes that do not occur.
-
-    >>> dice(np.array([[8, 1], [1, 2]])).round(3)
-    array([0.889, 0.667])
-    """
-    either = matrix.sum(axis=0) + matrix.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return 2 * np.diag(matrix) / np.where(either > 0, either, np.nan)
 
 
 def _summary(loss: float, matrices: Sequence[npt.NDArray[np.int64]]) -> Assessment:
@@ -162,8 +147,8 @@ def _summary(loss: float, matrices: Sequence[npt.NDArray[np.int64]]) -> Assessme
     means = np.where(
         occurs.any(axis=0), np.nansum(per_group, axis=0) / np.maximum(occurs.sum(axis=0), 1), np.nan
     )
-    errors = [1 - np.trace(matrix) / max(matrix.sum(), 1) for matrix in matrices]
-    return Assessment(loss, tuple(means.tolist()), float(np.mean(errors)))
+    errors = [pixel_error(matrix) for matrix in matrices]
+    return Assessment(loss, tuple(means.tolist()), float(np.nanmean(errors)))
 
 
 @torch.inference_mode()

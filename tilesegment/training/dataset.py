@@ -21,7 +21,15 @@ from tilesegment.geometry import YX, NetworkGeometry
 from tilesegment.tiling import Window, mirrored_positions
 from tilesegment.training.augment import Augmentation, change_grey_values, draw_placement
 from tilesegment.training.loss import IGNORED
-from tilesegment.training.pictures import Pair, Pixels, find_pairs, read_image, read_label
+from tilesegment.training.pictures import (
+    Pair,
+    Pixels,
+    find_pairs,
+    made_up_names,
+    read_image,
+    read_label,
+    value_name,
+)
 from tilesegment.training.weight_map import BorderWeight, border_weights, separate_touching
 
 logger = logging.getLogger(__name__)
@@ -218,17 +226,7 @@ def _check_no_class_is_empty(
 
 
 def _few(values: tuple[int, ...]) -> str:
-    return ", ".join(map(_value_name, values[:8])) + (", ..." if len(values) > 8 else "")
-
-
-def _value_name(value: int) -> str:
-    return f"#{value:06x}" if value > 0xFFFF else str(value)
-
-
-def made_up_names(values: tuple[int, ...], instances: bool) -> tuple[str, ...]:
-    if instances:
-        return ("background", "object")
-    return tuple("background" if value == 0 else f"class {_value_name(value)}" for value in values)
+    return ", ".join(map(value_name, values[:8])) + (", ..." if len(values) > 8 else "")
 
 
 @dataclass(frozen=True)
@@ -269,7 +267,7 @@ class Annotation:
         strange = label[np.array(self.values)[index] != label]
         if len(strange):
             raise InputError(
-                f"the labels hold the value {_value_name(int(strange[0]))}, which is none of the "
+                f"the labels hold the value {value_name(int(strange[0]))}, which is none of the "
                 f"classes ({_few(self.values)}); name all classes, or --ignore it"
             )
         return index
@@ -306,11 +304,6 @@ def object_diameter(objects: npt.NDArray[np.integer]) -> float:
     """Median over the objects of the diameter of a disc of equal area, in pixels; 0 if none."""
     areas = np.unique(objects[objects > 0], return_counts=True)[1]
     return float(np.sqrt(np.median(areas) * 4 / np.pi)) if len(areas) else 0.0
-
-
-def group_of(name: str) -> str:
-    """The kind of picture that its name begins with: up to the first underscore or slash."""
-    return name.replace("/", "_").split("_")[0]
 
 
 @dataclass(frozen=True)

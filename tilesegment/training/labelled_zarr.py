@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tilesegment.errors import InputError
 from tilesegment.geometry import YX
 from tilesegment.storage.image import Image, MirroredPixels, open_image
+from tilesegment.storage.labels import open_labels
 from tilesegment.tiling import Window
 from tilesegment.training.dataset import (
     Annotation,
@@ -22,10 +23,10 @@ from tilesegment.training.dataset import (
     Patch,
     class_values,
     foreground_positions,
-    made_up_names,
     object_diameter,
     scale_to_one,
 )
+from tilesegment.training.pictures import made_up_names
 from tilesegment.training.weight_map import REACH, BorderWeight
 
 _ROOT_FILES = ("zarr.json", ".zgroup", ".zattrs")
@@ -80,7 +81,7 @@ def load_zarr(path: Path, rule: LabelRule, weight: BorderWeight) -> Dataset:
         InputError: if an image or its labels cannot be used.
     """
     images = [open_image(location) for location in _locations(path)]
-    labels = [_open_labels(image, rule.label_name) for image in images]
+    labels = [open_labels(image, rule.label_name, "--label-name") for image in images]
     for image, label in zip(images, labels, strict=True):
         _check_alike(image, label, images[0])
     overviews = [_overview(label) for label in labels]
@@ -97,19 +98,6 @@ def load_zarr(path: Path, rule: LabelRule, weight: BorderWeight) -> Dataset:
     names = rule.names or made_up_names(order, instances)
     integers = images[0].levels[0].dtype.kind in "ui"
     return Dataset(tuple(pictures), names, images[0].channels, integers)
-
-
-def _open_labels(image: Image, wanted: str | None) -> Image:
-    names = image.label_names()
-    if wanted is None and len(names) == 1:
-        wanted = names[0]
-    if not names:
-        raise InputError(f"{image.location} has no labels: nothing is annotated to learn from")
-    if wanted not in names:
-        raise InputError(
-            f"{image.location} has the labels {', '.join(names)}; choose one with --label-name"
-        )
-    return open_image(f"{image.location}/labels/{wanted}")
 
 
 def _check_alike(image: Image, label: Image, first: Image) -> None:

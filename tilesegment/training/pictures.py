@@ -70,9 +70,9 @@ def _pairs_in_place(folder: Path, place: Path) -> list[Pair]:
             f"{place} has pictures but no labels; put them into {place / 'labels'} "
             f"(or one of {', '.join(LABEL_FOLDERS)})"
         )
-    image_files, label_files = _pictures_by_stem(images), _pictures_by_stem(labels)
-    _check_partners(image_files, label_files, labels)
-    _check_partners(label_files, image_files, images)
+    image_files, label_files = pictures_by_stem(images), pictures_by_stem(labels)
+    check_partners(image_files, label_files, labels)
+    check_partners(label_files, image_files, images)
     prefix = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
     return [Pair(prefix + stem, path, label_files[stem]) for stem, path in image_files.items()]
 
@@ -81,12 +81,18 @@ def _subfolder(place: Path, names: tuple[str, ...]) -> Path | None:
     return next((place / name for name in names if (place / name).is_dir()), None)
 
 
-def _pictures_by_stem(folder: Path) -> dict[str, Path]:
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder by their name without suffix, in the order of the names."""
     paths = sorted(folder.iterdir())
     return {path.stem: path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES}
 
 
-def _check_partners(files: dict[str, Path], partners: dict[str, Path], folder: Path) -> None:
+def check_partners(files: dict[str, Path], partners: dict[str, Path], folder: Path) -> None:
+    """Refuse a file without a partner of the same name.
+
+    Raises:
+        InputError: naming the file, and the folder where its partner should be.
+    """
     lonely = [path for stem, path in files.items() if stem not in partners]
     if lonely:
         more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
@@ -97,19 +103,36 @@ def _check_partners(files: dict[str, Path], partners: dict[str, Path], folder: P
 
 
 def _pairs_side_by_side(folder: Path) -> list[Pair]:
-    files = _pictures_by_stem(folder)
+    files = pictures_by_stem(folder)
     labels = {stem: path for stem, path in files.items() if stem.endswith(LABEL_ENDINGS)}
     of_picture = {_without_ending(stem): path for stem, path in labels.items()}
     images = {stem: path for stem, path in files.items() if stem not in labels}
     if labels:
-        _check_partners(images, of_picture, folder)
-        _check_partners(of_picture, images, folder)
+        check_partners(images, of_picture, folder)
+        check_partners(of_picture, images, folder)
     return [Pair(stem, images[stem], path) for stem, path in of_picture.items()]
 
 
 def _without_ending(stem: str) -> str:
     ending = next(ending for ending in LABEL_ENDINGS if stem.endswith(ending))
     return stem.removesuffix(ending)
+
+
+def group_of(name: str) -> str:
+    """The kind of picture that its name begins with: up to the first underscore or slash."""
+    return name.replace("/", "_").split("_")[0]
+
+
+def value_name(value: int) -> str:
+    """A label as people know it: large ones are colours."""
+    return f"#{value:06x}" if value > 0xFFFF else str(value)
+
+
+def made_up_names(values: tuple[int, ...], instances: bool) -> tuple[str, ...]:
+    """Names of classes for which nobody gave one."""
+    if instances:
+        return ("background", "object")
+    return tuple("background" if value == 0 else f"class {value_name(value)}" for value in values)
 
 
 def read_image(path: Path) -> Pixels:
@@ -150,6 +173,23 @@ def read_label(path: Path) -> npt.NDArray[np.int64]:
         raise InputError(f"the labels {path} have {values.shape[-1]} channels; 1 or 3 are possible")
     packed: npt.NDArray[np.int64] = values @ np.array([1 << 16, 1 << 8, 1])
     return packed
+
+
+def read_probabilities(path: Path) -> npt.NDArray[np.float32]:
+    """Probabilities from 0 to 1 as (y, x); integers are divided by the largest of their type.
+
+    Raises:
+        InputError: if the picture is damaged, coloured, or its values lie elsewhere.
+    """
+    pixels = read_image(path)
+    largest = 1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
+    probabilities: npt.NDArray[np.float32] = pixels[0].astype(np.float32) / np.float32(largest)
+    if len(pixels) != 1 or probabilities.min() < 0 or probabilities.max() > 1:
+        raise InputError(
+            f"{path} has {len(pixels)} channel(s) with values from {pixels.min()} to "
+            f"{pixels.max()}; probabilities are one channel from 0 to 1"
+        )
+    return probabilities
 
 
 def _decode(path: Path) -> tuple[Pixels, bool]:

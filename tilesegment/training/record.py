@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tilesegment.colours import class_colour
+from tilesegment.painting import beside, coloured, stacked
 from tilesegment.training.assess import AssessedTile
 from tilesegment.training.loss import IGNORED
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
-
-_UNKNOWN_COLOUR = (128, 128, 128)
-_GAP = 4
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,10 @@ def draw_preview(tiles: Sequence[AssessedTile], path: Path) -> None:
     from PIL import Image
 
     rows = [
-        _beside([grey_or_rgb(tile.image), coloured(tile.truth), coloured(tile.predicted)])
+        beside([grey_or_rgb(tile.image), _classes(tile.truth), _classes(tile.predicted)])
         for tile in tiles
     ]
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, _GAP), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    Image.fromarray(np.concatenate(padded)).save(path)
-
-
-def _beside(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    return np.concatenate([np.pad(item, ((0, 0), (0, _GAP), (0, 0))) for item in pictures], axis=1)
+    Image.fromarray(stacked(rows)).save(path)
 
 
 def grey_or_rgb(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -114,9 +105,5 @@ def grey_or_rgb(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return picture
 
 
-def coloured(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(y, x) classes to (y, x, 3) colours; grey where nobody annotated."""
-    palette = np.array([class_colour(value) for value in range(256)], np.uint8)
-    palette[IGNORED] = _UNKNOWN_COLOUR
-    picture: npt.NDArray[np.uint8] = palette[classes]
-    return picture
+def _classes(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return coloured(classes, classes == IGNORED)

@@ -267,7 +267,7 @@ def _read(path: Path, labels: "LabelRule", border: "BorderWeight") -> "Dataset":
 
 
 def _grouping(sampling: Sampling) -> Callable[[str], str]:
-    from tilesegment.training.dataset import group_of
+    from tilesegment.training.pictures import group_of
 
     return group_of if sampling.by_group or sampling.emphasis else lambda name: "all"
 

@@ -12,6 +12,7 @@ import zarr
 from tilesegment.colours import RGB
 from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.storage.image import Image, open_image
+from tilesegment.storage.labels import class_names
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -148,9 +149,9 @@ def _classes(group: zarr.Group) -> list[_Class]:
     """Classes of a label image, from its "image-label" metadata."""
     attributes: Any = dict(group.attrs)
     label = attributes.get("ome", attributes).get("image-label", {})
-    names = {item["label-value"]: item.get("class") for item in label.get("properties", ())}
+    names = class_names(group)
     return [
-        _Class(value, str(names.get(value) or f"label {value}"), tuple(item["rgba"][:3]))
+        _Class(value, names.get(value, f"label {value}"), tuple(item["rgba"][:3]))
         for item in label.get("colors", ())
         for value in [item["label-value"]]
     ]
