@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Augmentation": "tilesegment.training.augment",
+    "BorderWeight": "tilesegment.training.weight_map",
     "ClusterOptions": "tilesegment.config",
     "EvaluateOptions": "tilesegment.usecases.evaluate",
     "LabelClass": "tilesegment.model.file",
+    "LabelRule": "tilesegment.training.dataset",
+    "NetworkChoice": "tilesegment.usecases.train",
     "Normalisation": "tilesegment.model.file",
+    "Recipe": "tilesegment.training.loop",
     "RunOptions": "tilesegment.config",
+    "Sampling": "tilesegment.usecases.train",
     "Segmentation": "tilesegment.usecases.label_sources",
     "UNet": "tilesegment.model.unet",
+    "Validation": "tilesegment.usecases.train",
     "evaluate": "tilesegment.usecases.evaluate",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
@@ -28,13 +35,20 @@ _HOMES = {
 }
 
 __all__ = [
+    "Augmentation",
+    "BorderWeight",
     "ClusterOptions",
     "EvaluateOptions",
     "LabelClass",
+    "LabelRule",
+    "NetworkChoice",
     "Normalisation",
+    "Recipe",
     "RunOptions",
+    "Sampling",
     "Segmentation",
     "UNet",
+    "Validation",
     "__version__",
     "evaluate",
     "import_image",
@@ -48,19 +62,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions, RunOptions
-    from tilesegment.model.file import (
-        LabelClass,
-        Normalisation,
-        load_model,
-        save_model,
-    )
+    from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
+    from tilesegment.training.augment import Augmentation
+    from tilesegment.training.dataset import LabelRule
+    from tilesegment.training.loop import Recipe
+    from tilesegment.training.weight_map import BorderWeight
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation
     from tilesegment.usecases.segment import plan, segment
-    from tilesegment.usecases.train import train
+    from tilesegment.usecases.train import NetworkChoice, Sampling, Validation, train
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tilesegment.errors import OptionError
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+MOST_VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,20 @@ class RunOptions:
     """Arithmetic of the network; auto takes the fastest that the device computes natively."""
     average: int = 1
     """Rotated and mirrored views of a tile over which the network's output is averaged: 1 to 8."""
+
+
+def check_average(average: int) -> int:
+    """The number of views, if there are as many.
+
+    Raises:
+        OptionError: if there are not.
+    """
+    if not 1 <= average <= MOST_VIEWS:
+        raise OptionError(
+            f"cannot average over {average} views of a tile; there are {MOST_VIEWS}: four "
+            "rotations, and their mirror images"
+        )
+    return average
 
 
 @dataclass(frozen=True)

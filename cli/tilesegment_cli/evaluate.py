@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import label_value
+from tilesegment_cli.options import average_option, label_value
 
 if TYPE_CHECKING:
     from tilesegment.usecases.scores import Evaluation
@@ -87,6 +87,7 @@ Examples:
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
     help="Where the model runs.",
 )  # fmt: skip
+@average_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def evaluate(
     predicted: Path,
@@ -101,6 +102,7 @@ def evaluate(
     picture: Path | None,
     precision: Any,
     device: Any,
+    average: int,
     as_json: bool,
 ) -> None:
     """Compare PREDICTED labels with the TRUTH.
@@ -117,7 +119,7 @@ def evaluate(
     options = EvaluateOptions(
         kind, ignore, tuple(names.split(",")) if names else None, labels, thresholds, by_group
     )
-    segmentation = None if model is None else Segmentation(model, precision, device)
+    segmentation = None if model is None else Segmentation(model, precision, device, average)
     with _progress() as report:
         evaluation = compare(
             predicted, truth, model=segmentation, options=options, picture=picture, report=report

@@ -5,9 +5,21 @@ from typing import Any, TypeVar
 
 import click
 
+from tilesegment.config import MOST_VIEWS
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+average_option = click.option(
+    "--average",
+    type=click.IntRange(1, MOST_VIEWS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Average over N rotated and mirrored views of each tile: steadier, N times the work.",
+)
 
 
 def run_options(command: Command) -> Command:
@@ -43,15 +55,7 @@ def run_options(command: Command) -> Command:
                 show_default=True,
                 help="Arithmetic of the network; auto is the fastest that the device has.",
             ),
-            click.option(
-                "--average",
-                type=click.IntRange(1, 8),
-                default=1,
-                show_default=True,
-                metavar="N",
-                help="Average over N rotated and mirrored views of each tile: steadier, N times "
-                "the work.",
-            ),
+            average_option,
         )
     ):
         command = option(command)

@@ -137,7 +137,9 @@ def test_probabilities_are_cut_where_all_sections_together_are_best(tmp_path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
-@given(block=st.integers(5, 12), kind=st.sampled_from(["classes", "instances"]), seed=st.integers(0))
+@given(
+    block=st.integers(5, 12), kind=st.sampled_from(["classes", "instances"]), seed=st.integers(0)
+)
 def test_blocks_give_the_same_as_the_whole(tmp_path, monkeypatch, block, kind, seed):
     random = np.random.default_rng(seed)
     truth, predicted = random.integers(0, 5, (2, 2, 13, 17), np.uint16)

@@ -139,20 +139,23 @@ class Predictor:
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
         image = image.to(torch.float32).mul_(self._scale).add_(self._offset)
-        logits = self._average(image.to(self.dtype))[0]
-        crop = self.geometry.crop
-        height, width = logits.shape[-2:]
-        return logits[:, crop : height - crop, crop : width - crop]
+        return self._average(image.to(self.dtype))[0]
 
     def _average(self, image: Tensor) -> Tensor:
-        """Mean output over the views, always summed in the same order."""
+        """Mean output over the views, always summed in the same order; the tile without halo."""
         total: Tensor | None = None
         for view in self._views:
             seen = view.apply(image).contiguous(memory_format=torch.channels_last)
-            output = view.undo(self.network(seen))
+            output = view.undo(self._cropped(self.network(seen)))
             total = output if total is None else total.add_(output)
         assert total is not None  # noqa: S101 - there is at least one view
         return total if len(self._views) == 1 else total.div_(len(self._views))
+
+    def _cropped(self, output: Tensor) -> Tensor:
+        """Without what the network's output has beyond the tile."""
+        crop = self.geometry.crop
+        height, width = output.shape[-2:]
+        return output[..., crop : height - crop, crop : width - crop]
 
 
 def _affine(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilesegment.colours import class_colour
-from tilesegment.config import Precision
+from tilesegment.config import Precision, check_average
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
@@ -143,6 +143,8 @@ class Segmentation:
     """A model file, or the name of a bundled model."""
     precision: Precision = "auto"
     device: Literal["cpu", "cuda"] = "cpu"
+    average: int = 1
+    """Views over which the output is averaged, see `RunOptions.average`."""
 
 
 class Segmenter:
@@ -168,6 +170,7 @@ class Segmenter:
                 pixels,
                 choose_precision(self.options.precision, self.options.device),
                 self.options.device,
+                check_average(self.options.average),
             )
         return self._predictors[str(pixels)]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tilesegment.config import ClusterOptions, RunOptions
-from tilesegment.errors import ClusterError, OptionError, OutputError, TilesegmentError
+from tilesegment.config import ClusterOptions, RunOptions, check_average
+from tilesegment.errors import ClusterError, OutputError, TilesegmentError
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _FINGERPRINT_VERSION = 1
 _TIMED_TILE = 512
-_MOST_VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -294,19 +293,10 @@ def _make_plan(
         geometry=description.geometry,
         base_channels=int(description.arguments.get("base_channels", 64)),
         weights_bytes=model.stat().st_size,
-        passes=_views(options),
+        passes=check_average(options.average),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
-
-
-def _views(options: RunOptions) -> int:
-    if not 1 <= options.average <= _MOST_VIEWS:
-        raise OptionError(
-            f"cannot average over {options.average} views of a tile; there are {_MOST_VIEWS}: four "
-            "rotations, and their mirror images"
-        )
-    return options.average
 
 
 def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
