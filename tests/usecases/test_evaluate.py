@@ -142,7 +142,7 @@ def test_blocks_give_the_same_as_the_whole(tmp_path, monkeypatch, block, kind, s
     random = np.random.default_rng(seed)
     truth, predicted = random.integers(0, 5, (2, 2, 13, 17), np.uint16)
     paths = [
-        save_labels(tmp_path / f"{name}.zarr", labels, chunks=(1, 4, 4))
+        save_labels(tmp_path / f"{name}.zarr", labels, chunks=(1, 8, 8))
         for name, labels in (("p", predicted), ("t", truth))
     ]
     options = EvaluateOptions(kind=kind, ignore=4)
