@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from tilesegment.metrics.warping import simple_points, warp, warping_error
+from tilesegment.metrics.warping import score_warping, simple_points, splits_and_mergers, warp
 
 EIGHT = np.ones((3, 3))
 PICTURE = hnp.arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6)))
@@ -19,6 +19,10 @@ PAIR = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(
 def drawn(*rows):
     """A picture from its rows: # is an object."""
     return np.array([[sign == "#" for sign in row] for row in rows])
+
+
+def warping_error(truth, predicted, mask=None):
+    return score_warping(truth, predicted, mask).error
 
 
 def topology(picture):
@@ -74,6 +78,14 @@ def test_a_shifted_border_is_no_error():
     assert warping_error(CELL, ndimage.binary_erosion(CELL)) == 0
 
 
+@given(PICTURE)
+def test_splits_and_mergers_are_those_whose_flip_changes_the_number_of_objects(picture):
+    found = splits_and_mergers(picture, np.ones(picture.shape, bool))
+    for y, x in np.ndindex(picture.shape):
+        change = topology(flipped(picture, y, x))[0] - topology(picture)[0]
+        assert found[y, x] == (change > 0 if picture[y, x] else change < 0)
+
+
 @pytest.mark.parametrize(
     ("truth", "predicted", "wrong"),
     [
@@ -93,6 +105,15 @@ def test_a_shifted_border_is_no_error():
 )
 def test_errors_of_topology_by_hand(truth, predicted, wrong):
     assert warping_error(truth, predicted) == pytest.approx(wrong / truth.size)
+
+
+def test_only_splits_and_mergers_are_counted_as_such():
+    hole_and_merger = drawn("###.###", "###.###", "###.###"), drawn("#######", "#.#.###", "###.###")
+    scores = score_warping(*hole_and_merger)
+    assert scores.error == pytest.approx(2 / 21)
+    assert scores.splits_and_mergers == pytest.approx(1 / 21)
+    split = score_warping(drawn("#####"), drawn("##.##"))
+    assert split.splits_and_mergers == split.error == pytest.approx(1 / 5)
 
 
 def test_membranes_end_at_the_rim():

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from tilesegment.metrics.overlaps import count_overlaps
 from tilesegment.metrics.partitions import PartitionScores, compare_partitions
-from tilesegment.metrics.warping import Mask, warping_error
+from tilesegment.metrics.warping import Mask, score_warping
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class BoundaryScores:
     """The foreground-restricted information score after thinning; 1 is best."""
     warping_error: float
     """See `tilesegment.metrics.warping`."""
+    splits_and_mergers: float
+    """The part of the warping error that the challenge's table of 2012 shows."""
 
 
 def score_boundaries(truth: Mask, predicted: Mask, known: Mask | None = None) -> BoundaryScores:
@@ -43,12 +45,14 @@ def score_boundaries(truth: Mask, predicted: Mask, known: Mask | None = None) ->
     true_cells, predicted_cells = label_objects(truth), label_objects(predicted)
     plain = _compare(true_cells, predicted_cells, known)
     thinned = _compare(true_cells, thin_membranes(predicted_cells), known)
+    warping = score_warping(truth, predicted, known)
     return BoundaryScores(
         pixel_error=float((truth != predicted)[known].mean()) if known.any() else float("nan"),
         rand_error=1 - plain.rand,
         v_rand=thinned.rand,
         v_info=thinned.information,
-        warping_error=warping_error(truth, predicted, known),
+        warping_error=warping.error,
+        splits_and_mergers=warping.splits_and_mergers,
     )
 
 

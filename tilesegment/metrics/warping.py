@@ -9,6 +9,7 @@ Objects are 4-connected, the background between them is 8-connected, and lies be
 """
 
 from collections import deque
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -23,21 +24,35 @@ _FOUR = ndimage.generate_binary_structure(2, 1)
 _EIGHT = ndimage.generate_binary_structure(2, 2)
 
 
-def warping_error(truth: Mask, predicted: Mask, mask: Mask | None = None) -> float:
-    """Share of the pixels that differ after the truth was warped towards the prediction.
+@dataclass(frozen=True)
+class WarpingScores:
+    """Shares of the pixels in the mask; NaN if it is empty.
+
+    Upper bounds of the least possible shares: the order of the flips is that of a queue, as the
+    paper's is greedy.
+    """
+
+    error: float
+    """Pixels that differ after the truth was warped towards the prediction."""
+    splits_and_mergers: float
+    """Those of them whose flip would split an object or merge two."""
+
+
+def score_warping(truth: Mask, predicted: Mask, mask: Mask | None = None) -> WarpingScores:
+    """Compare the topology of two pictures.
 
     Args:
         truth: (y, x), True inside objects.
         predicted: (y, x).
         mask: (y, x), where pixels may be flipped and are counted; None for everywhere.
-
-    Returns:
-        An upper bound of the least possible share: the order of the flips is that of a queue, as
-        the paper's is greedy. NaN if the mask is empty.
     """
     allowed = np.ones(truth.shape, bool) if mask is None else mask
-    differs = (warp(truth, predicted, mask) != predicted) & allowed
-    return float(differs.sum() / allowed.sum()) if allowed.any() else float("nan")
+    warped = warp(truth, predicted, mask)
+    differs = (warped != predicted) & allowed
+    if not allowed.any():
+        return WarpingScores(float("nan"), float("nan"))
+    severe = splits_and_mergers(warped, differs)
+    return WarpingScores(float(differs.sum() / allowed.sum()), float(severe.sum() / allowed.sum()))
 
 
 def warp(truth: Mask, predicted: Mask, mask: Mask | None = None) -> Mask:
@@ -75,6 +90,27 @@ def warp(truth: Mask, predicted: Mask, mask: Mask | None = None) -> Mask:
     return np.array(state).reshape(padded.shape)[1:-1, 1:-1]
 
 
+def splits_and_mergers(picture: Mask, pixels: Mask) -> Mask:
+    """Of some pixels those whose flip, by itself, would split an object or merge two.
+
+    Where k parts of the background touch an object's pixel, its flip joins them. Each two that
+    were one already close a ring around a part of the object, which it cuts off.
+    """
+    padded = np.pad(picture, 1)
+    objects, background = ndimage.label(padded, _FOUR)[0], ndimage.label(~padded, _EIGHT)[0]
+    parts = [_parts(code)[1] for code in range(256)]
+    codes = _codes(padded)[1:-1, 1:-1]
+    found = np.zeros(picture.shape, bool)
+    for y, x in np.argwhere(pixels):
+        around = slice(y, y + 3), slice(x, x + 3)
+        if picture[y, x]:
+            touching = np.count_nonzero(np.unique(background[around]))
+            found[y, x] = parts[codes[y, x]] > touching
+        else:
+            found[y, x] = np.count_nonzero(np.unique(objects[around][_FOUR])) > 1
+    return found
+
+
 def _codes(padded: Mask) -> npt.NDArray[np.int64]:
     """The neighbourhood of each pixel as a number of eight bits; 0 on the rim."""
     codes = np.zeros(padded.shape, np.int64)
@@ -96,16 +132,15 @@ def simple_points() -> tuple[bool, ...]:
     >>> simple_points()[left], simple_points()[left | right], simple_points()[0]
     (True, False, False)
     """
-    return tuple(_is_simple(code) for code in range(256))
+    return tuple(_parts(code) == (1, 1) for code in range(256))
 
 
-def _is_simple(code: int) -> bool:
+def _parts(code: int) -> tuple[int, int]:
+    """How many parts of the objects, and of the background, touch the centre of a neighbourhood."""
     around = np.zeros((3, 3), bool)
     for bit, (y, x) in enumerate(_NEIGHBOURS):
         around[1 + y, 1 + x] = code >> bit & 1
-    beside = _FOUR.copy()
-    beside[1, 1] = False
     background = ~around
     background[1, 1] = False
-    objects = ndimage.label(around, _FOUR)[0][beside & around]
-    return len(np.unique(objects)) == 1 and ndimage.label(background, _EIGHT)[1] == 1
+    objects = ndimage.label(around, _FOUR)[0]
+    return int(np.count_nonzero(np.unique(objects[_FOUR]))), ndimage.label(background, _EIGHT)[1]
