@@ -136,10 +136,10 @@ class Predictor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
         image = image.to(torch.float32).mul_(self._scale).add_(self._offset)
         image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        crop = self.geometry.crop
         logits: Tensor = self.network(image)[0]
-        height, width = logits.shape[-2:]
-        return logits[:, crop : height - crop, crop : width - crop]
+        crop, both_halos = self.geometry.crop, 2 * self.geometry.halo
+        height, width = (size - both_halos for size in pixels.shape[-2:])
+        return logits[:, crop : crop + height, crop : crop + width]
 
 
 def _affine(
