@@ -15,6 +15,7 @@ _HOMES = {
     "Normalisation": "tilesegment.model.file",
     "RunOptions": "tilesegment.config",
     "UNet": "tilesegment.model.unet",
+    "check": "tilesegment.usecases.check",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
@@ -31,6 +32,7 @@ __all__ = [
     "RunOptions",
     "UNet",
     "__version__",
+    "check",
     "import_image",
     "load_model",
     "open_image",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from tilesegment.model.unet import UNet
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
+    from tilesegment.usecases.check import check
     from tilesegment.usecases.segment import plan, segment
     from tilesegment.usecases.train import train
 

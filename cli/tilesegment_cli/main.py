@@ -8,6 +8,7 @@ import click
 
 from tilesegment import __version__
 from tilesegment.errors import TilesegmentError
+from tilesegment_cli.check import check
 from tilesegment_cli.export import export
 from tilesegment_cli.import_ import import_
 from tilesegment_cli.info import info
@@ -34,7 +35,7 @@ def tilesegment() -> None:
     """
 
 
-for command in (import_, info, plan, run, export, models, train):
+for command in (import_, info, plan, run, export, check, models, train):
     tilesegment.add_command(command)
 
 

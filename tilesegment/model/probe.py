@@ -226,7 +226,7 @@ def _measure_axis(disturbance: Disturbance, sizes: Sizes, axis: Axis, width: int
     """The period, then the reach of each position in one period."""
     about = find_band_reach(disturbance, sizes, axis, width)
     if about is None:
-        raise _NotLocalError("an output pixel depends on all pixels that the network is given")
+        raise _NotLocalError("an output pixel depends on pixels at any distance")
     period = find_period(disturbance.subject, sizes, axis, about, width)
     while period is not None and period <= LARGEST_PERIOD:
         reaches = find_reaches(disturbance, sizes, axis, width, about, period)

@@ -10,6 +10,8 @@ from tilesegment.model.probing.subject import Subject
 
 LARGEST_TRIED = 1024
 """Pixels per side at which the search for a size that the network takes is given up."""
+_SMALLEST_COMPARED = 8
+_SCALE_TOLERANCE = 0.4
 _MEMBERS = 3
 """Sizes at equal distances that make a rule."""
 
@@ -56,7 +58,7 @@ def find_sizes(subject: Subject, fixed_size: int | None) -> Sizes:
         ModelError: if it runs on none, or if the output has another scale than the input.
     """
     if fixed_size is not None:
-        return Sizes(fixed_size, 0, _loss(subject, fixed_size))
+        return _only_size(subject, fixed_size)
     losses: dict[int, YX] = {}
     cause: Exception | None = None
     for size in range(1, LARGEST_TRIED + 1):
@@ -67,14 +69,42 @@ def find_sizes(subject: Subject, fixed_size: int | None) -> Sizes:
         except Exception as error:  # a foreign network may raise anything at an illegal size
             cause = error
             continue
+        _check_scale(losses, size)
         rule = _rule(losses)
         if rule is not None:
             return rule
-    if losses and cause is None:
-        raise ModelError("the size of the network's output follows no rule")
+    if losses:
+        raise ModelError("the size of the network's output follows no rule that tiles could use")
     raise ModelError(
         f"the network ran on no square of up to {LARGEST_TRIED} pixels per side ({cause})"
     ) from cause
+
+
+def _only_size(subject: Subject, size: int) -> Sizes:
+    loss = _loss(subject, size)
+    output = size - loss.y
+    if output != size and max(size, output) % min(size, output) == 0:
+        raise ModelError(_other_scale(size, output))
+    return Sizes(size, 0, loss)
+
+
+def _check_scale(losses: dict[int, YX], size: int) -> None:
+    """Refuse outputs that do not grow by a pixel for each pixel of the input.
+
+    A network that drops incomplete pooling windows may be off by a third over a doubled size.
+    """
+    half = size // 2
+    if size % 2 or half < _SMALLEST_COMPARED or half not in losses:
+        return
+    if abs(losses[size].y - losses[half].y) > _SCALE_TOLERANCE * half:
+        raise ModelError(_other_scale(size, size - losses[size].y))
+
+
+def _other_scale(size: int, output: int) -> str:
+    return (
+        f"the network gives {output} pixels per side for {size}; labels need one output pixel per "
+        "input pixel, so let the network resize its output"
+    )
 
 
 def _loss(subject: Subject, size: int) -> YX:
