@@ -24,6 +24,7 @@ _HOMES = {
     "Segmentation": "tilesegment.usecases.label_sources",
     "UNet": "tilesegment.model.unet",
     "Validation": "tilesegment.usecases.train",
+    "check": "tilesegment.usecases.check",
     "evaluate": "tilesegment.usecases.evaluate",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
@@ -50,6 +51,7 @@ __all__ = [
     "UNet",
     "Validation",
     "__version__",
+    "check",
     "evaluate",
     "import_image",
     "load_model",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from tilesegment.training.dataset import LabelRule
     from tilesegment.training.loop import Recipe
     from tilesegment.training.weight_map import BorderWeight
+    from tilesegment.usecases.check import check
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation
     from tilesegment.usecases.segment import plan, segment

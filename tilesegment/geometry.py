@@ -27,6 +27,20 @@ class YX(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Sides:
+    """Pixels at each side of an output pixel or of a tile."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def largest(self) -> int:
+        return max(self.top, self.bottom, self.left, self.right)
+
+
+@dataclass(frozen=True)
 class NetworkGeometry:
     """What tiling must know of a network; the same for y and x."""
 
@@ -35,9 +49,13 @@ class NetworkGeometry:
     alignment: int
     """Product of all pooling strides: tile origins and sizes are multiples of it."""
     loss: int
-    """Pixels per side by which the output is smaller than the input; 0 for "same" padding."""
+    """Pixels per side by which the output is smaller than the input; 0 for "same" padding.
+    Negative where it is larger."""
     residue: int
     """Legal input sizes are `residue` modulo `alignment`."""
+    extra_loss: int = 0
+    """Pixels that the output lacks at the bottom and right beyond `loss`, as networks with
+    kernels of even size do."""
 
     @property
     def halo(self) -> int:
@@ -51,19 +69,22 @@ class NetworkGeometry:
         >>> unet_geometry(depth=4, padding="same").halo
         112
         """
-        halo = self.border
+        halo = max(self.border, self.loss, self.loss + self.extra_loss)
         while not self._keeps_phase(halo):
             halo += 1
         return halo
 
     def _keeps_phase(self, halo: int) -> bool:
-        if self.loss == 0:
+        if self.loss == self.residue == 0:
             return halo % self.alignment == 0
         return self.is_legal_input(2 * halo)
 
     @property
     def crop(self) -> int:
-        """Pixels per side by which the network's output exceeds the tile."""
+        """Pixels above and left of the tile in the network's output.
+
+        Below and right of it are `extra_loss` pixels fewer.
+        """
         return self.halo - self.loss
 
     def is_legal_input(self, size: int) -> bool:

@@ -8,6 +8,7 @@ import click
 
 from tilesegment import __version__
 from tilesegment.errors import TilesegmentError
+from tilesegment_cli.check import check
 from tilesegment_cli.evaluate import evaluate
 from tilesegment_cli.export import export
 from tilesegment_cli.import_ import import_
@@ -35,7 +36,7 @@ def tilesegment() -> None:
     """
 
 
-for command in (import_, info, plan, run, export, models, train, evaluate):
+for command in (import_, info, plan, run, export, check, models, train, evaluate):
     tilesegment.add_command(command)
 
 

@@ -146,16 +146,16 @@ class Predictor:
         total: Tensor | None = None
         for view in self._views:
             seen = view.apply(image).contiguous(memory_format=torch.channels_last)
-            output = view.undo(self._cropped(self.network(seen)))
+            output = view.undo(self._tile(self.network(seen), seen))
             total = output if total is None else total.add_(output)
         assert total is not None  # noqa: S101 - there is at least one view
         return total if len(self._views) == 1 else total.div_(len(self._views))
 
-    def _cropped(self, output: Tensor) -> Tensor:
-        """Without what the network's output has beyond the tile."""
-        crop = self.geometry.crop
-        height, width = output.shape[-2:]
-        return output[..., crop : height - crop, crop : width - crop]
+    def _tile(self, output: Tensor, seen: Tensor) -> Tensor:
+        """Without what the network's output has beyond the tile that it has `seen` with halo."""
+        crop, both_halos = self.geometry.crop, 2 * self.geometry.halo
+        height, width = (size - both_halos for size in seen.shape[-2:])
+        return output[..., crop : crop + height, crop : crop + width]
 
 
 def _affine(

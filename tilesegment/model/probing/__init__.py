@@ -1,0 +1,1 @@
+"""The steps of `tilesegment.model.probe`, one module each (docs/check.md)."""
