@@ -26,6 +26,13 @@ class YX(NamedTuple):
     x: int
 
 
+class Spacing(NamedTuple):
+    """Distance of pixel centres along y and x, in micrometres or in other pixels."""
+
+    y: float
+    x: float
+
+
 @dataclass(frozen=True)
 class NetworkGeometry:
     """What tiling must know of a network; the same for y and x."""

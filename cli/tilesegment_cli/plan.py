@@ -9,7 +9,7 @@ from tilesegment.config import ClusterOptions, Precision, RunOptions
 from tilesegment_cli.options import cluster_options, human_bytes, human_seconds, run_options
 
 if TYPE_CHECKING:
-    from tilesegment.planning import Plan
+    from tilesegment.planning import Plan, Source
 
 
 @click.command(
@@ -26,7 +26,8 @@ Examples:
 def plan(
     image: str,
     model: str,
-    level: int,
+    level: int | None,
+    pixel_size: float | None,
     tile: int | None,
     precision: str,
     cluster: str,
@@ -43,7 +44,7 @@ def plan(
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
-    options = RunOptions(level, tile, cast("Precision", precision))
+    options = RunOptions(level, tile, cast("Precision", precision), pixel_size)
     planned = make_plan(image, model, options)
     chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
     seconds = estimate_seconds(planned, model, options, chosen)
@@ -63,6 +64,8 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "level": planned.source.level,
         "shape": list(planned.source.shape),
         "planes": planned.source.planes,
+        "resampled_by": planned.source.step,
+        "reason": planned.source.reason,
         "tile": planned.tile,
         "halo": planned.halo,
         "border": planned.network.geometry.border,
@@ -79,15 +82,15 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
 
 
 def _text(planned: "Plan", facts: dict[str, Any]) -> str:
-    shape, geometry = planned.source.shape, planned.network.geometry
+    shape = planned.source.shape
     size = f"{shape.y} x {shape.x} px"
     planes = f", {planned.source.planes} planes" if planned.source.planes > 1 else ""
     seconds = facts["seconds"]
     rows = {
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
+        "Scale": _scale(planned.source),
         "Tiles": f"{facts['tiles']} of {planned.tile} px, in {facts['regions']} region(s)",
-        "Halo": f"{planned.halo} px per side (border {geometry.border}, alignment "
-        f"{geometry.alignment})",
+        "Halo": f"{planned.halo} px per side ({_halo(planned)})",
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
         "Reads": f"{planned.read_amplification:.2f} x the image's pixels",
         "Memory": f"about {human_bytes(planned.worker_memory_bytes)} per worker",
@@ -96,3 +99,18 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         "Time": f"about {human_seconds(seconds)}" if seconds is not None else "not known here",
     }
     return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items())
+
+
+def _scale(source: "Source") -> str:
+    if source.step is None:
+        return f"as it is ({source.reason})"
+    sides = " x ".join(f"{side:.4g}" for side in dict.fromkeys(source.step))
+    return f"resampled, {sides} px to one ({source.reason})"
+
+
+def _halo(planned: "Plan") -> str:
+    network = planned.network.geometry
+    facts = f"border {network.border}, alignment {network.alignment}"
+    if planned.resampling is None:
+        return facts
+    return f"{facts} of the network, which is shown {planned.shown.y} x {planned.shown.x} px"

@@ -40,7 +40,8 @@ Examples:
 def run(
     image: str,
     model: str,
-    level: int,
+    level: int | None,
+    pixel_size: float | None,
     tile: int | None,
     precision: str,
     labels: str | None,
@@ -70,7 +71,7 @@ def run(
                 model,
                 labels=labels,
                 output=output,
-                options=RunOptions(level, tile, cast("Precision", precision)),
+                options=RunOptions(level, tile, cast("Precision", precision), pixel_size),
                 cluster=ClusterOptions(cluster, workers, limit_text),
                 overwrite=overwrite,
                 report=report,

@@ -134,7 +134,8 @@ class Predictor:
 
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
-        image = image.to(torch.float32).mul_(self._scale).add_(self._offset)
+        # Not in place at first: float32 pixels are still the caller's, who may show them again.
+        image = image.to(torch.float32).mul(self._scale).add_(self._offset)
         image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
         crop = self.geometry.crop
         logits: Tensor = self.network(image)[0]
