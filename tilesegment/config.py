@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+BlendKind = Literal["gaussian", "mean"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class RunOptions:
     """Arithmetic of the network; auto takes the fastest that the device computes natively."""
     pixel_size_um: float | None = None
     """Micrometres per pixel that the network is to see; None takes what it was trained at."""
+    blend: BlendKind | None = None
+    """Weights of overlapping windows, for networks without a finite border; None: one pass."""
+    overlap: float | None = None
+    """Share of a window's side that the next window covers too; None takes one half."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tilesegment.blending import Blend
 from tilesegment.geometry import YX, NetworkGeometry, Spacing
 from tilesegment.resampling import Resampling
 from tilesegment.tiling import (
@@ -60,8 +61,15 @@ class Network:
     """What the plan must know of the model."""
 
     geometry: NetworkGeometry
+    """Of the network, or of its blended windows."""
     base_channels: int
     weights_bytes: int
+    blend: Blend | None = None
+    """The windows that it is shown of each tile; None: the tile at once."""
+
+    def computed(self, shown: YX) -> int:
+        """Pixels that the network is given for an input of `shown`."""
+        return shown.y * shown.x if self.blend is None else self.blend.computed(shown)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Plan:
     @property
     def compute_amplification(self) -> float:
         """Pixels given to the network over pixels of the image."""
-        return len(self.grid) * self.shown.y * self.shown.x / self.pixels
+        return len(self.grid) * self.network.computed(self.shown) / self.pixels
 
     @property
     def read_amplification(self) -> float:
@@ -142,9 +150,10 @@ class Plan:
     @property
     def worker_memory_bytes(self) -> int:
         """Estimated peak of one worker process."""
-        shown = self.shown.y * self.shown.x
+        shown, blend = self.shown.y * self.shown.x, self.network.blend
+        at_once = shown if blend is None else blend.window_input**2
         float_bytes = 4
-        activations = shown * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
+        activations = at_once * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
         sample = self.source.channels * self.source.item_bytes
         waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2
         if self.resampling is not None:

@@ -35,6 +35,18 @@ def run_options(command: Command) -> Command:
                 "or by resampling; default: what the model was trained at.",
             ),
             click.option(
+                "--blend",
+                type=click.Choice(["gaussian", "mean"]),
+                help="Show the network overlapping windows and take their weighted mean: for "
+                "networks without a finite border. The labels are then not those of one pass.",
+            ),
+            click.option(
+                "--overlap",
+                type=click.FloatRange(0, 0.9),
+                metavar="SHARE",
+                help="Of a window's side that the next one covers too; default: 0.5.",
+            ),
+            click.option(
                 "--tile",
                 default="auto",
                 show_default=True,

@@ -178,6 +178,7 @@ def test_provenance_tells_how_the_labels_were_made(
         "level": 0,
         "resampled_by": None,
         "reason": "the model states no pixel size, so scales cannot be compared",
+        "blend": None,
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Worker, WorkerPlugin, get_worker
 
+from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
@@ -45,6 +46,8 @@ class WorkerModel:
     device: "Device"
     threads: int | None
     """CPU threads of the network; None takes as many as the worker has."""
+    blend: Blend | None = None
+    """The windows that the network is shown of each tile; None: the tile at once."""
 
     def build(self, worker_threads: int) -> "Predictor":
         """The loaded network; must be called on the thread that will use it."""
@@ -53,7 +56,9 @@ class WorkerModel:
         from tilesegment.model.predictor import Predictor
 
         torch.set_num_threads(self.threads or worker_threads)
-        return Predictor(self.content, self.description, self.pixels, self.precision, self.device)
+        return Predictor(
+            self.content, self.description, self.pixels, self.precision, self.device, self.blend
+        )
 
 
 @dataclass

@@ -7,8 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import InputError, OptionError
+from tilesegment.model.blend import BlendedNetwork
 from tilesegment.model.file import ModelDescription, load_model_bytes
 from tilesegment.model.fuse import can_fuse, fuse
 
@@ -54,6 +56,7 @@ class Predictor:
         pixels: dtype of the image.
         precision: float32, bfloat16 or float16.
         device: where the network runs.
+        blend: the windows that it is shown of each tile; None: the tile at once.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Predictor:
         pixels: np.dtype[Any],
         precision: str,
         device: Device,
+        blend: Blend | None = None,
     ) -> None:
         network = load_model_bytes(content, "the model")
         self.geometry = network.geometry
@@ -75,6 +79,9 @@ class Predictor:
         self.network = network.to(self.device).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last
         )
+        if blend is not None:
+            self.geometry = blend.geometry
+            self.network = BlendedNetwork(self.network, blend, self.device)
         self._scale, self._offset = _affine(description, pixels, self.device)
         self._values = np.array(
             [item.value for item in description.classes], description.label_dtype

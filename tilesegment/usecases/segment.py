@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tilesegment.blending import Blend, choose_blend
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import ClusterError, OutputError, TilesegmentError
 from tilesegment.geometry import YX
@@ -118,6 +119,7 @@ class _Job:
             precision=workers.precision,
             device=workers.device,
             threads=threads,
+            blend=self.plan.network.blend,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -128,6 +130,7 @@ class _Job:
             "model": model_hash(self.model),
             "level": self.plan.source.level,
             "resampled by": self.plan.source.step,
+            "blend": _blend_facts(self.plan.network.blend),
             "precision": precision,
             "image": self.image.name if self.inside else self.image.location,
             "image shape": list(level.shape),
@@ -294,10 +297,12 @@ def _make_plan(
         step=resolution.step,
         reason=resolution.reason,
     )
+    blend = _choose_blend(description, options)
     network = Network(
-        geometry=description.geometry,
+        geometry=description.geometry if blend is None else blend.geometry,
         base_channels=int(description.arguments.get("base_channels", 64)),
         weights_bytes=model.stat().st_size,
+        blend=blend,
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
@@ -312,6 +317,25 @@ def _choose_resolution(
     if resolution.doubtful:
         _logger.warning("level %d is taken: %s", resolution.level, resolution.reason)
     return resolution
+
+
+def _choose_blend(description: ModelDescription, options: RunOptions) -> Blend | None:
+    blend = choose_blend(options.blend, options.overlap, description.geometry)
+    if blend is not None:
+        _logger.warning(
+            "with --blend the labels are not those of one forward pass over the image: they depend "
+            "on windows of %d px, though not on tiles or workers; a network with a finite border "
+            "does not need it",
+            blend.window,
+        )
+    return blend
+
+
+def _blend_facts(blend: Blend | None) -> dict[str, Any] | None:
+    """What decides the labels of blended windows; the network is stated elsewhere."""
+    if blend is None:
+        return None
+    return {"kind": blend.kind, "window": blend.window, "step": blend.step}
 
 
 def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
@@ -468,6 +492,7 @@ def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan)
             "level": plan.source.level,
             "resampled_by": plan.source.step,
             "reason": plan.source.reason,
+            "blend": _blend_facts(plan.network.blend),
         },
     }
 
