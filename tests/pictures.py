@@ -13,6 +13,8 @@ from tilesegment.geometry import round_up
 from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
 from tilesegment.model.unet import UNet
+from tilesegment.resampling import Resampling
+from tilesegment.tiling import Window, mirrored_positions
 
 
 def random_pixels(shape: Sequence[int], dtype: str, seed: int = 0) -> npt.NDArray[Any]:
@@ -32,6 +34,7 @@ def write_image(
     shards: Sequence[int] | None = None,
     version: str = "0.5",
     levels: int = 1,
+    pixel_size_um: float = 0.5,
 ) -> Path:
     """An OME-Zarr image; coarser levels take every second pixel."""
     group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2, overwrite=True)
@@ -48,7 +51,7 @@ def write_image(
             **({"dimension_names": list(axes)} if version == "0.5" else {}),
         )
         array[...] = part
-        scale = [0.5 * 2.0**level if axis in "yx" else 1.0 for axis in axes]
+        scale = [pixel_size_um * 2.0**level if axis in "yx" else 1.0 for axis in axes]
         datasets.append(
             {
                 "path": str(level),
@@ -106,3 +109,27 @@ def whole_pass(predictor: Predictor, plane: npt.NDArray[Any], what: str) -> npt.
         plane, [(0, 0), (halo, halo + legal[0]), (halo, halo + legal[1])], mode="reflect"
     )
     return getattr(predictor, what)(mirrored)[..., :height, :width]
+
+
+def mirrored(plane: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
+    """A window of a plane (c, y, x), beyond the rim mirrored."""
+    rows = mirrored_positions(window.y, window.y + window.height, plane.shape[-2])
+    columns = mirrored_positions(window.x, window.x + window.width, plane.shape[-1])
+    return plane[:, rows[:, None], columns[None, :]]
+
+
+def whole_resampled_pass(
+    predictor: Predictor, plane: npt.NDArray[Any], resampling: Resampling
+) -> npt.NDArray[Any]:
+    """The definition where no level fits: the whole plane resampled, one pass, labels brought back.
+
+    Args:
+        predictor: the network.
+        plane: (c, y, x).
+        resampling: with the step of the run.
+    """
+    side = max(plane.shape[-2:])
+    square = Window(0, 0, side, side)
+    pixels = mirrored(plane, square.grown(resampling.geometry.halo))
+    labels = predictor.labels(resampling.shown(pixels, square))
+    return resampling.on_level(labels, Window(0, 0, *plane.shape[-2:]))

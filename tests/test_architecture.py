@@ -25,8 +25,8 @@ def test_the_linter_sees_a_planted_fault(tmp_path: Path) -> None:
     """With two layers swapped the same imports must fail."""
     text = (ROOT / "pyproject.toml").read_text()
     swapped = text.replace(
-        '"tilesegment.planning",\n    "tilesegment.tiling",\n    "tilesegment.geometry |',
-        '"tilesegment.tiling",\n    "tilesegment.planning",\n    "tilesegment.geometry |',
+        '"tilesegment.planning",\n    "tilesegment.blending |',
+        '"tilesegment.blending",\n    "tilesegment.planning |',
     )
     assert swapped != text
     (tmp_path / "pyproject.toml").write_text(swapped)

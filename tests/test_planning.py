@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesegment.errors import OptionError
-from tilesegment.geometry import YX, unet_geometry
+from tilesegment.geometry import YX, Spacing, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.tiling import mirrored_positions
 
@@ -15,7 +15,12 @@ PAPER = Network(unet_geometry(4), base_channels=64, weights_bytes=124_000_000)
 
 
 def planned(
-    shape: YX, tile: int | None = None, chunk: int = 512, network: Network = PAPER, **source: int
+    shape: YX,
+    tile: int | None = None,
+    chunk: int = 512,
+    network: Network = PAPER,
+    step: Spacing | None = None,
+    **source: int,
 ) -> Plan:
     level = Source(
         "image.zarr",
@@ -25,6 +30,7 @@ def planned(
         channels=source.get("channels", 3),
         item_bytes=1,
         chunk=YX(chunk, chunk),
+        step=step,
     )
     return make_plan(level, network, tile, [shape], label_bytes=1)
 
@@ -52,6 +58,27 @@ def test_memory_does_not_grow_with_the_image() -> None:
 def test_memory_grows_with_the_tile() -> None:
     shape = YX(20_000, 20_000)
     assert planned(shape, 2048).worker_memory_bytes > 2 * planned(shape, 1024).worker_memory_bytes
+
+
+def test_a_resampled_gigapixel_with_the_papers_network() -> None:
+    """One and a half pixels of the level to one of the network: tiles of about 1024 of those."""
+    plan = planned(YX(32_768, 32_768), step=Spacing(1.5, 1.5))
+    assert (plan.tile, plan.halo) == (1536, 193)
+    assert plan.shown == YX(1056 + 2 * 94, 1056 + 2 * 94)
+    assert plan.compute_amplification == pytest.approx((1244 / 1536) ** 2, rel=0.07)
+    assert plan.worker_memory_bytes > planned(YX(32_768, 32_768)).worker_memory_bytes
+
+
+def test_axes_may_be_resampled_differently() -> None:
+    plan = planned(YX(5000, 5000), 1024, step=Spacing(2.0, 0.5))
+    assert plan.shown == YX(544 + 2 * 94, 2064 + 2 * 94)
+
+
+@pytest.mark.parametrize("step", [1 / 8, 0.4, 1.2, 2.0, 8.0])
+def test_the_chosen_tile_is_allowed_at_every_step(step: float) -> None:
+    plan = planned(YX(90_000, 80_000), step=Spacing(step, step))
+    assert plan.tile >= plan.halo
+    assert plan.compute_amplification * step**2 < 4
 
 
 def test_an_illegal_tile_is_refused() -> None:

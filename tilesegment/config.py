@@ -7,18 +7,25 @@ from tilesegment.errors import OptionError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MOST_VIEWS = 8
+BlendKind = Literal["gaussian", "mean"]
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Options of `tilesegment run` that decide what is computed and how it is cut."""
 
-    level: int = 0
-    """Resolution level of the image that the network is given; 0 is the finest."""
+    level: int | None = None
+    """Resolution level that the network is given as it is, 0 the finest; None chooses by size."""
     tile: int | None = None
     """Pixels per side of a tile at that level; None chooses one."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto takes the fastest that the device computes natively."""
+    pixel_size_um: float | None = None
+    """Micrometres per pixel that the network is to see; None takes what it was trained at."""
+    blend: BlendKind | None = None
+    """Weights of overlapping windows, for networks without a finite border; None: one pass."""
+    overlap: float | None = None
+    """Share of a window's side that the next window covers too; None takes one half."""
     average: int = 1
     """Rotated and mirrored views of a tile over which the network's output is averaged: 1 to 8."""
 

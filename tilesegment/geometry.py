@@ -26,6 +26,13 @@ class YX(NamedTuple):
     x: int
 
 
+class Spacing(NamedTuple):
+    """Distance of pixel centres along y and x, in micrometres or in other pixels."""
+
+    y: float
+    x: float
+
+
 @dataclass(frozen=True)
 class Sides:
     """Pixels at each side of an output pixel or of a tile."""

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tilesegment.geometry import YX, NetworkGeometry
+from tilesegment.blending import Blend
+from tilesegment.geometry import YX, NetworkGeometry, Spacing
+from tilesegment.resampling import Resampling
 from tilesegment.tiling import (
     Region,
     TileGrid,
@@ -17,6 +19,9 @@ from tilesegment.tiling import (
 
 LARGEST_AUTO_TILE = 1024
 """Beyond this a CPU gains little: the halo costs 1.4 times the pixels at 1024 (halo 94)."""
+
+_LARGEST_RESAMPLED_TILE = 4096
+"""Pixels of the level, where many make one that the network is shown: they wait in memory."""
 
 _NEIGHBOUR_BYTES = 96 * 2**20
 """Raw pixels of the two rows of tiles that wait in the workers' memory for their neighbours."""
@@ -45,6 +50,10 @@ class Source:
     """Of one sample."""
     chunk: YX
     """What is decoded as one piece."""
+    step: Spacing | None = None
+    """Size of the pixels that the network is shown, in the level's; None: the level as it is."""
+    reason: str = ""
+    """Why this level and step, for people."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,18 @@ class Network:
     """What the plan must know of the model."""
 
     geometry: NetworkGeometry
+    """Of the network, or of its blended windows."""
     base_channels: int
     weights_bytes: int
+    blend: Blend | None = None
+    """The windows that it is shown of each tile; None: the tile at once."""
     passes: int = 1
     """Forward passes per tile, see `RunOptions.average`."""
+
+    def computed(self, shown: YX) -> int:
+        """Pixels that the network is given, in all passes, for an input of `shown`."""
+        pixels = shown.y * shown.x if self.blend is None else self.blend.computed(shown)
+        return self.passes * pixels
 
 
 @dataclass(frozen=True)
@@ -78,8 +95,28 @@ class Plan:
         return TileGrid(self.source.shape, self.source.planes, self.tile)
 
     @property
+    def resampling(self) -> Resampling | None:
+        """How the level becomes what the network is shown; None if it is shown as it is."""
+        return _resampling(self.source, self.network)
+
+    @property
+    def geometry(self) -> NetworkGeometry:
+        """Of all that lies between the level and its labels: resampling, and the network."""
+        return _geometry(self.source, self.network)
+
+    @property
     def halo(self) -> int:
-        return self.network.geometry.halo
+        """Pixels of the level that a tile reads beyond what it writes, per side."""
+        return self.geometry.halo
+
+    @property
+    def shown(self) -> YX:
+        """Pixels that the network is given for one tile."""
+        network, resampling = self.network.geometry, self.resampling
+        tile = YX(self.tile, self.tile)
+        if resampling is not None:
+            tile = resampling.network_tile(self.tile)
+        return YX(network.input_size(tile.y), network.input_size(tile.x))
 
     @property
     def regions(self) -> int:
@@ -93,9 +130,8 @@ class Plan:
 
     @property
     def compute_amplification(self) -> float:
-        """Pixels given to the network, in all its passes, over pixels of the image."""
-        inputs = len(self.grid) * self.network.geometry.input_size(self.tile) ** 2
-        return self.network.passes * inputs / self.pixels
+        """Pixels given to the network over pixels of the image."""
+        return len(self.grid) * self.network.computed(self.shown) / self.pixels
 
     @property
     def read_amplification(self) -> float:
@@ -117,14 +153,17 @@ class Plan:
     @property
     def worker_memory_bytes(self) -> int:
         """Estimated peak of one worker process."""
-        side = self.network.geometry.input_size(self.tile)
+        shown, blend = self.shown.y * self.shown.x, self.network.blend
+        at_once = shown if blend is None else blend.window_input**2
         float_bytes = 4
-        activations = side**2 * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
+        activations = at_once * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
         sample = self.source.channels * self.source.item_bytes
-        waiting = _WAITING_TILES * (side**2 * sample + self.tile**2)
+        waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2
+        if self.resampling is not None:
+            waiting += shown * self.source.channels * float_bytes
         neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample
         weights = 2 * self.network.weights_bytes
-        return int(_PROCESS_BYTES + weights + activations + waiting + neighbours)
+        return int(_PROCESS_BYTES + weights + activations + _WAITING_TILES * waiting + neighbours)
 
     def region_list(self) -> Iterable[Region]:
         return self.grid.regions(self.region)
@@ -145,9 +184,9 @@ def make_plan(
     Raises:
         OptionError: if the tile is too small or off the network's grid.
     """
-    geometry = network.geometry
+    geometry = _geometry(source, network)
     if tile is None:
-        tile = choose_tile(LARGEST_AUTO_TILE, source.shape, geometry)
+        tile = choose_tile(_largest_auto_tile(source.step), source.shape, geometry)
     check_tile(tile, geometry)
     tile_bytes = tile**2 * source.channels * source.item_bytes
     columns = max(_NEIGHBOUR_BYTES // (2 * tile_bytes) - 2, 2)
@@ -159,6 +198,22 @@ def make_plan(
         output_chunk=chunk_of(tile),
         output_bytes=source.planes * label_bytes * sum(shape.y * shape.x for shape in level_shapes),
     )
+
+
+def _resampling(source: Source, network: Network) -> Resampling | None:
+    return None if source.step is None else Resampling(source.step, network.geometry)
+
+
+def _geometry(source: Source, network: Network) -> NetworkGeometry:
+    resampling = _resampling(source, network)
+    return network.geometry if resampling is None else resampling.geometry
+
+
+def _largest_auto_tile(step: Spacing | None) -> int:
+    """Pixels of the level in which the network sees about `LARGEST_AUTO_TILE`."""
+    if step is None:
+        return LARGEST_AUTO_TILE
+    return min(int(LARGEST_AUTO_TILE * max(step)), _LARGEST_RESAMPLED_TILE)
 
 
 def _whole_chunks(start: int, stop: int, size: int, chunk: int) -> int:

@@ -36,9 +36,27 @@ def run_options(command: Command) -> Command:
             click.option(
                 "--level",
                 type=click.IntRange(min=0),
-                default=0,
-                show_default=True,
-                help="Resolution level that the network is given; 0 is the finest.",
+                help="Resolution level that the network is shown as it is; 0 is the finest. "
+                "Default: by the pixel sizes of image and model; 0 where one is unknown.",
+            ),
+            click.option(
+                "--pixel-size",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="UM",
+                help="Micrometres per pixel that the network is shown, from the level that fits "
+                "or by resampling; default: what the model was trained at.",
+            ),
+            click.option(
+                "--blend",
+                type=click.Choice(["gaussian", "mean"]),
+                help="Show the network overlapping windows and take their weighted mean: for "
+                "networks without a finite border. The labels are then not those of one pass.",
+            ),
+            click.option(
+                "--overlap",
+                type=click.FloatRange(0, 0.9),
+                metavar="SHARE",
+                help="Of a window's side that the next one covers too; default: 0.5.",
             ),
             click.option(
                 "--tile",

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from tilesegment.config import ClusterOptions, Precision, RunOptions
+from tilesegment.config import BlendKind, ClusterOptions, Precision, RunOptions
 from tilesegment_cli.options import cluster_options, human_bytes, human_seconds, run_options
 
 if TYPE_CHECKING:
-    from tilesegment.planning import Plan
+    from tilesegment.planning import Plan, Source
 
 
 @click.command(
@@ -26,7 +26,10 @@ Examples:
 def plan(
     image: str,
     model: str,
-    level: int,
+    level: int | None,
+    pixel_size: float | None,
+    blend: str | None,
+    overlap: float | None,
     tile: int | None,
     precision: str,
     average: int,
@@ -44,7 +47,15 @@ def plan(
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
-    options = RunOptions(level, tile, cast("Precision", precision), average)
+    options = RunOptions(
+        level,
+        tile,
+        cast("Precision", precision),
+        pixel_size,
+        cast("BlendKind | None", blend),
+        overlap,
+        average,
+    )
     planned = make_plan(image, model, options)
     chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
     seconds = estimate_seconds(planned, model, options, chosen)
@@ -60,10 +71,14 @@ def plan(
 
 
 def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
+    blend = planned.network.blend
     return {
         "level": planned.source.level,
         "shape": list(planned.source.shape),
         "planes": planned.source.planes,
+        "resampled_by": planned.source.step,
+        "reason": planned.source.reason,
+        "blend": None if blend is None else blend.kind,
         "tile": planned.tile,
         "halo": planned.halo,
         "border": planned.network.geometry.border,
@@ -80,15 +95,16 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
 
 
 def _text(planned: "Plan", facts: dict[str, Any]) -> str:
-    shape, geometry = planned.source.shape, planned.network.geometry
+    shape = planned.source.shape
     size = f"{shape.y} x {shape.x} px"
     planes = f", {planned.source.planes} planes" if planned.source.planes > 1 else ""
     seconds = facts["seconds"]
     rows = {
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
+        "Scale": _scale(planned.source),
+        "Windows": _windows(planned),
         "Tiles": f"{facts['tiles']} of {planned.tile} px, in {facts['regions']} region(s)",
-        "Halo": f"{planned.halo} px per side (border {geometry.border}, alignment "
-        f"{geometry.alignment})",
+        "Halo": f"{planned.halo} px per side ({_halo(planned)})",
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
         "Reads": f"{planned.read_amplification:.2f} x the image's pixels",
         "Memory": f"about {human_bytes(planned.worker_memory_bytes)} per worker",
@@ -96,4 +112,29 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         f"of {planned.output_chunk} px",
         "Time": f"about {human_seconds(seconds)}" if seconds is not None else "not known here",
     }
-    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items())
+    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items() if value)
+
+
+def _scale(source: "Source") -> str:
+    if source.step is None:
+        return f"as it is ({source.reason})"
+    sides = " x ".join(f"{side:.4g}" for side in dict.fromkeys(source.step))
+    return f"resampled, {sides} px to one ({source.reason})"
+
+
+def _windows(planned: "Plan") -> str | None:
+    blend = planned.network.blend
+    if blend is None:
+        return None
+    return (
+        f"of {blend.window} px every {blend.step} px, blended ({blend.kind}): the labels are not "
+        "those of one pass"
+    )
+
+
+def _halo(planned: "Plan") -> str:
+    network = planned.network.geometry
+    facts = f"border {network.border}, alignment {network.alignment}"
+    if planned.resampling is None:
+        return facts
+    return f"{facts} of the network, which is shown {planned.shown.y} x {planned.shown.x} px"

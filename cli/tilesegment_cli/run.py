@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from tilesegment.config import ClusterOptions, Precision, RunOptions
+from tilesegment.config import BlendKind, ClusterOptions, Precision, RunOptions
 from tilesegment.errors import IncompleteError
 from tilesegment_cli.options import cluster_options, human_seconds, run_options
 from tilesegment_cli.progress import show_run
@@ -40,7 +40,10 @@ Examples:
 def run(
     image: str,
     model: str,
-    level: int,
+    level: int | None,
+    pixel_size: float | None,
+    blend: str | None,
+    overlap: float | None,
     tile: int | None,
     precision: str,
     average: int,
@@ -71,7 +74,15 @@ def run(
                 model,
                 labels=labels,
                 output=output,
-                options=RunOptions(level, tile, cast("Precision", precision), average),
+                options=RunOptions(
+                    level,
+                    tile,
+                    cast("Precision", precision),
+                    pixel_size,
+                    cast("BlendKind | None", blend),
+                    overlap,
+                    average,
+                ),
                 cluster=ClusterOptions(cluster, workers, limit_text),
                 overwrite=overwrite,
                 report=report,

@@ -86,6 +86,17 @@ def test_plan_for_people(image: Path, make_model: MakeModel) -> None:
     assert "Halo:     20 px per side (border 20, alignment 4)" in result.stdout
 
 
+def test_plan_says_which_pixels_the_network_is_shown(image: Path, make_model: MakeModel) -> None:
+    words = ["plan", image, "--model", make_model(), "--pixel-size"]
+    fits = tilesegment(*words, 1)
+    assert "level 1: 50 x 65 px" in fits.stdout
+    assert "Scale:    as it is (--pixel-size 1, and its pixels are 1 um)" in fits.stdout
+    resampled = tilesegment(*words, 0.8)
+    assert "Scale:    resampled, 1.6 px to one (--pixel-size 0.8, and no level" in resampled.stdout
+    facts = json.loads(tilesegment(*words, 0.8, "--json").stdout)
+    assert (facts["level"], facts["resampled_by"]) == (0, [1.6, 1.6])
+
+
 def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -> None:
     result = tilesegment(
         "plan", image, "--model", make_model(), "--json", TILESEGMENT_PLAN_TILE="64"
@@ -101,6 +112,13 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
         (["run", "IMAGE", "--tile", "many"], 2, "'many' is neither auto nor a number"),
         (["run", "IMAGE", "--model", "MODEL", "--tile", "50"], 2, "use 48 or 52"),
         (["run", "IMAGE", "--model", "MODEL", "--level", "9"], 2, "has levels 0 to 1"),
+        (["run", "IMAGE", "--model", "MODEL", "--pixel-size", "0"], 2, "not in the range x>0"),
+        (["run", "IMAGE", "--model", "MODEL", "--pixel-size", "99"], 2, "8 times at most"),
+        (
+            ["run", "IMAGE", "--model", "MODEL", "--pixel-size", "1", "--level", "1"],
+            2,
+            "--level and --pixel-size exclude each other",
+        ),
         (
             ["run", "IMAGE", "--model", "MODEL", "--cluster", "moon"],
             2,

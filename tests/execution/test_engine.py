@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from distributed import Client
 from tests.pictures import random_pixels, write_image
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.engine import _fetch, _region_graph
-from tilesegment.geometry import YX, unet_geometry
+from tilesegment.geometry import YX, Spacing, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.storage.image import MirroredPixels, open_image
 from tilesegment.tiling import Window
@@ -30,6 +31,11 @@ def where_am_i(pixels: np.ndarray, plugin: str) -> str:
     return threading.current_thread().name
 
 
+def where_resampled(*_: object) -> np.ndarray:
+    assert not threading.current_thread().name.startswith("network")
+    return np.empty((3, 32 + 2 * 20, 32 + 2 * 20))
+
+
 @pytest.fixture
 def planned(tmp_path: Path) -> tuple[Plan, MirroredPixels]:
     pixels = random_pixels((3, 8 * 32, 8 * 32), "uint8")
@@ -39,8 +45,9 @@ def planned(tmp_path: Path) -> tuple[Plan, MirroredPixels]:
     return make_plan(source, network, 32, [YX(256, 256)], 1), image.pixels(0)
 
 
+@pytest.mark.parametrize("step", [None, Spacing(1.0, 1.0)])
 def test_only_the_network_runs_on_its_thread_and_alone(
-    planned: tuple[Plan, MirroredPixels], monkeypatch: pytest.MonkeyPatch
+    step: Spacing | None, planned: tuple[Plan, MirroredPixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dask drops annotations when it fuses tasks: then inference would run anywhere."""
     from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +58,9 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     from tilesegment.execution.cluster import SETTINGS
 
     plan, pixels = planned
+    plan = replace(plan, source=replace(plan.source, step=step))
     monkeypatch.setattr("tilesegment.execution.engine.predict_tile", where_am_i)
+    monkeypatch.setattr("tilesegment.execution.engine.resample_tile", where_resampled)
     region = next(iter(plan.region_list()))
     graph, keys = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
     with (

@@ -165,3 +165,18 @@ def test_normalisation_is_per_channel(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         load_predictor(model, "float32").logits(pixels), plain.logits(by_hand), rtol=0, atol=1e-5
     )
+
+
+def test_the_pixels_are_left_as_they_were(make_model: MakeModel) -> None:
+    """Dask shows the same array again when a worker with the labels is lost."""
+    predictor = load_predictor(
+        save_model(
+            load_model(make_model()), make_model(), normalisation=Normalisation((0.5,), (2.0,))
+        ),
+        "float32",
+    )
+    pixels = random_pixels((3, *[predictor.geometry.input_size(32)] * 2), "float32")
+    before = pixels.copy()
+    first = predictor.labels(pixels)
+    np.testing.assert_array_equal(pixels, before)
+    np.testing.assert_array_equal(predictor.labels(pixels), first)

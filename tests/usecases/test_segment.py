@@ -172,7 +172,14 @@ def test_provenance_tells_how_the_labels_were_made(
     stored = zarr.open_group(image / "labels" / "model", mode="r").attrs["tilesegment"]
     assert stored["version"] == ts.__version__
     assert stored["fingerprint"]["model"] == ts.model.file.model_hash(model)
-    assert stored["plan"] == {"tile": 32, "halo": 20, "level": 0}
+    assert stored["plan"] == {
+        "tile": 32,
+        "halo": 20,
+        "level": 0,
+        "resampled_by": None,
+        "reason": "the model states no pixel size, so scales cannot be compared",
+        "blend": None,
+    }
 
 
 def test_shares_add_up_and_are_those_of_the_labels(

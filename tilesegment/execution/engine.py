@@ -2,8 +2,8 @@
 
 The graph of a region::
 
-    pixels ──overlap──> haloed tile ──predict──> labels ──write──> record
-    ordinary threads                 one thread   ordinary threads
+    pixels ──overlap──> haloed tile [──resample──> shown] ──predict──> labels ──write──> record
+    ordinary threads                                      one thread   ordinary threads
 
 `dask.array.overlap.overlap` and the mapped function are map_overlap's two halves; kept apart,
 because only the second may be annotated with the thread it runs on (docs/adr/0002).
@@ -22,12 +22,12 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from dask.array.overlap import overlap
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import yield_to_inference
-from tilesegment.execution.worker import TileWriter, predict_tile
+from tilesegment.execution.worker import TileWriter, predict_tile, resample_tile
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
@@ -117,20 +117,32 @@ def _region_graph(
     name = f"{plugin}-{region.plane}-{region.first_row}-{region.first_column}"
     haloed = _haloed_blocks(plan, region, pixels, name)
     grid = plan.grid
-    labels, records = {}, {}
+    shown, labels, records = {}, {}, {}
     for tile in tiles:
         row, column = tile.row - region.first_row, tile.column - region.first_column
         # Block 0 of each axis is the region's rim.
-        block = (haloed.name, 0, row + 1, column + 1)
+        block: Hashable = (haloed.name, 0, row + 1, column + 1)
+        window = grid.write_window(tile)
+        if plan.resampling is not None:
+            resampled = (f"shown-{name}", row, column)
+            shown[resampled] = (resample_tile, block, plan.resampling, window)
+            block = resampled
         key = (f"labels-{name}", row, column)
         labels[key] = (predict_tile, block, plugin)
         records[f"record-{name}", row, column] = (
-            writer.write, key, grid.number(tile), tile.plane, grid.write_window(tile),
+            writer.write, key, grid.number(tile), tile.plane, window,
         )  # fmt: skip
     with dask.annotate(executor=plugin, resources={plugin: 1}):
-        graph = HighLevelGraph.from_collections(f"labels-{name}", labels, dependencies=[haloed])
-    layers = {**graph.layers, f"record-{name}": records}
-    dependencies = {**graph.dependencies, f"record-{name}": {f"labels-{name}"}}
+        predicted = MaterializedLayer(labels)
+    added = {f"shown-{name}": shown, f"labels-{name}": predicted, f"record-{name}": records}
+    pixels_layers = set(haloed.__dask_layers__())
+    layers = {**haloed.dask.layers, **added}
+    dependencies = {
+        **haloed.dask.dependencies,
+        f"shown-{name}": pixels_layers,
+        f"labels-{name}": {f"shown-{name}"} if shown else pixels_layers,
+        f"record-{name}": {f"labels-{name}"},
+    }
     keys: list[Hashable] = list(records)
     return HighLevelGraph(layers, dependencies).cull(set(keys)), keys
 

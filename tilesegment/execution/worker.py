@@ -1,7 +1,7 @@
-"""What runs on a worker: the loaded model, and the two steps of a tile.
+"""What runs on a worker: the loaded model, and the steps of a tile.
 
-Tiles are read and written on the worker's ordinary threads. The network runs on one thread of
-its own, so that the device never waits for a disk, and never holds two tiles' features.
+Tiles are read, resampled and written on the worker's ordinary threads. The network runs on one
+thread of its own, so that the device never waits for a disk, and never holds two tiles' features.
 """
 
 import asyncio
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Worker, WorkerPlugin, get_worker
 
+from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
 from tilesegment.model.file import ModelDescription
+from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.storage.pyramid import Labels
@@ -44,6 +46,8 @@ class WorkerModel:
     device: "Device"
     threads: int | None
     """CPU threads of the network; None takes as many as the worker has."""
+    blend: Blend | None = None
+    """The windows that the network is shown of each tile; None: the tile at once."""
     average: int = 1
     """Views over which the output is averaged."""
 
@@ -60,6 +64,7 @@ class WorkerModel:
             self.pixels,
             self.precision,
             self.device,
+            self.blend,
             self.average,
         )
 
@@ -122,25 +127,37 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Labels:
     return model.predict(pixels)
 
 
+def resample_tile(
+    pixels: npt.NDArray[Any], resampling: Resampling, window: Window
+) -> npt.NDArray[np.float32]:
+    """What the network is shown of a haloed tile, see `Resampling.shown`."""
+    yield_to_inference()
+    return resampling.shown(pixels, window)
+
+
 @dataclass(frozen=True)
 class TileWriter:
-    """The second step of a tile: its labels go to the store, a record to the driver."""
+    """The last step of a tile: its labels go to the store, a record to the driver."""
 
     volume: LabelVolume
     level: int
     values: tuple[int, ...]
     """Of the classes, for counting."""
+    resampling: Resampling | None = None
+    """By which the network was shown the tile; its labels are brought back to the level."""
 
     def write(self, labels: Labels, number: int, plane: int, window: Window) -> TileRecord:
         """Write the part of a tile inside the image.
 
         Args:
-            labels: (tile, tile).
+            labels: (tile, tile), or what the network was shown of it after resampling.
             number: of the tile in its grid.
             plane: index over the flattened leading axes.
             window: what the tile writes.
         """
         yield_to_inference()
+        if self.resampling is not None:
+            labels = self.resampling.on_level(labels, window)
         inside = labels[: window.height, : window.width]
         self.volume.write(self.level, plane, window, inside)
         counts = np.bincount(inside.ravel(), minlength=max(self.values) + 1)

@@ -7,8 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import InputError, OptionError
+from tilesegment.model.blend import BlendedNetwork
 from tilesegment.model.file import ModelDescription, load_model_bytes
 from tilesegment.model.fuse import can_fuse, fuse
 from tilesegment.model.views import VIEWS
@@ -55,6 +57,7 @@ class Predictor:
         pixels: dtype of the image.
         precision: float32, bfloat16 or float16.
         device: where the network runs.
+        blend: the windows that it is shown of each tile; None: the tile at once.
         average: over how many of `VIEWS` the logits are averaged.
     """
 
@@ -65,6 +68,7 @@ class Predictor:
         pixels: np.dtype[Any],
         precision: str,
         device: Device,
+        blend: Blend | None = None,
         average: int = 1,
     ) -> None:
         network = load_model_bytes(content, "the model")
@@ -79,6 +83,9 @@ class Predictor:
         self.network = network.to(self.device).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last
         )
+        if blend is not None:
+            self.geometry = blend.geometry
+            self.network = BlendedNetwork(self.network, blend, self.device)
         self._scale, self._offset = _affine(description, pixels, self.device)
         self._values = np.array(
             [item.value for item in description.classes], description.label_dtype
@@ -138,7 +145,8 @@ class Predictor:
 
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
-        image = image.to(torch.float32).mul_(self._scale).add_(self._offset)
+        # Not in place at first: float32 pixels are still the caller's, who may show them again.
+        image = image.to(torch.float32).mul(self._scale).add_(self._offset)
         return self._average(image.to(self.dtype))[0]
 
     def _average(self, image: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 https://ngff.openmicroscopy.org/0.5/ (zarr v3, attributes under "ome") and .../0.4/ (zarr v2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -18,7 +18,7 @@ from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
 
 from tilesegment.errors import InputError, OptionError
-from tilesegment.geometry import YX
+from tilesegment.geometry import YX, Spacing
 from tilesegment.storage.stores import open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
@@ -105,13 +105,26 @@ class Image:
         """Number of (t, z) planes; 1 for a plain picture."""
         return prod(self.levels[level].shape[index] for index in self.leading)
 
-    def pixel_size_um(self, level: int) -> tuple[float, float] | None:
-        """Micrometres per pixel (y, x); None if the axes have no unit of length."""
-        factors = [_MICROMETRES.get(axis.unit or "") for axis in self.axes[-2:]]
-        if factors[0] is None or factors[1] is None:
-            return None
-        scale = self.levels[level].scale
-        return scale[-2] * factors[0], scale[-1] * factors[1]
+    def pixel_size_um(self, level: int) -> Spacing | None:
+        """Micrometres per pixel; None if the axes have no unit of length, or no positive scale."""
+        factors = [_MICROMETRES.get(axis.unit or "", 0.0) for axis in self.axes[-2:]]
+        scales = zip(self.levels[level].scale[-2:], self._shared_scale[-2:], factors, strict=True)
+        size = Spacing(*(prod(numbers) for numbers in scales))
+        return size if min(size) > 0 else None
+
+    @property
+    def pixel_sizes_um(self) -> list[Spacing]:
+        """Micrometres per pixel of each level; empty if one of them is unknown."""
+        sizes = [self.pixel_size_um(level) for level in range(len(self.levels))]
+        known = [size for size in sizes if size is not None]
+        return known if len(known) == len(sizes) else []
+
+    @property
+    def _shared_scale(self) -> Sequence[float]:
+        """The scale that the image states once for all its levels, per axis."""
+        shared = self.metadata.get("coordinateTransformations") or []
+        scales = (item["scale"] for item in shared if item.get("type") == "scale")
+        return next(scales, [1.0] * len(self.axes))
 
     def label_names(self) -> list[str]:
         """Names of the label images that lie in the image's own store."""

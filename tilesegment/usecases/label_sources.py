@@ -170,7 +170,7 @@ class Segmenter:
                 pixels,
                 choose_precision(self.options.precision, self.options.device),
                 self.options.device,
-                check_average(self.options.average),
+                average=check_average(self.options.average),
             )
         return self._predictors[str(pixels)]
 

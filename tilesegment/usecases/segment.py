@@ -1,5 +1,6 @@
 """The use case that the project exists for: an image and a model in, a label volume out."""
 
+import logging
 import time
 import uuid
 from collections import Counter
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tilesegment.blending import Blend, choose_blend
 from tilesegment.config import ClusterOptions, RunOptions, check_average
 from tilesegment.errors import ClusterError, OutputError, TilesegmentError
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
 from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import (
     LabelLayout,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
+_logger = logging.getLogger(__name__)
 _FINGERPRINT_VERSION = 1
 _TIMED_TILE = 512
 
@@ -115,6 +119,7 @@ class _Job:
             precision=workers.precision,
             device=workers.device,
             threads=threads,
+            blend=self.plan.network.blend,
             average=self.options.average,
         )
 
@@ -125,6 +130,8 @@ class _Job:
             "version": _FINGERPRINT_VERSION,
             "model": model_hash(self.model),
             "level": self.plan.source.level,
+            "resampled by": self.plan.source.step,
+            "blend": _blend_facts(self.plan.network.blend),
             "precision": precision,
             "average": self.options.average,
             "image": self.image.name if self.inside else self.image.location,
@@ -178,7 +185,7 @@ def estimate_seconds(
     predictor = WorkerModel(
         path.read_bytes(), description, pixels, precision, "cpu", inference_threads(cluster)
     ).build(worker_threads=1)
-    geometry = description.geometry
+    geometry = predictor.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
     tile = np.zeros((description.in_channels, side, side), pixels)
     predictor.labels(tile)
@@ -277,7 +284,8 @@ def _prepare(
 def _make_plan(
     image: Image, model: Path, description: ModelDescription, options: RunOptions
 ) -> Plan:
-    number = image.level_number(options.level)
+    resolution = _choose_resolution(image, description, options)
+    number = image.level_number(resolution.level)
     level = image.levels[number]
     description.check_channels(image.channels, image.location)
     source = Source(
@@ -288,15 +296,49 @@ def _make_plan(
         channels=image.channels,
         item_bytes=level.dtype.itemsize,
         chunk=YX(*level.chunks[-2:]),
+        step=resolution.step,
+        reason=resolution.reason,
     )
+    blend = _choose_blend(description, options)
     network = Network(
-        geometry=description.geometry,
+        geometry=description.geometry if blend is None else blend.geometry,
         base_channels=int(description.arguments.get("base_channels", 64)),
         weights_bytes=model.stat().st_size,
+        blend=blend,
         passes=check_average(options.average),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+
+
+def _choose_resolution(
+    image: Image, description: ModelDescription, options: RunOptions
+) -> Resolution:
+    resolution = choose_resolution(
+        image.pixel_sizes_um, description.pixel_size_um, options.level, options.pixel_size_um
+    )
+    if resolution.doubtful:
+        _logger.warning("level %d is taken: %s", resolution.level, resolution.reason)
+    return resolution
+
+
+def _choose_blend(description: ModelDescription, options: RunOptions) -> Blend | None:
+    blend = choose_blend(options.blend, options.overlap, description.geometry)
+    if blend is not None:
+        _logger.warning(
+            "with --blend the labels are not those of one forward pass over the image: they depend "
+            "on windows of %d px, though not on tiles or workers; a network with a finite border "
+            "does not need it",
+            blend.window,
+        )
+    return blend
+
+
+def _blend_facts(blend: Blend | None) -> dict[str, Any] | None:
+    """What decides the labels of blended windows; the network is stated elsewhere."""
+    if blend is None:
+        return None
+    return {"kind": blend.kind, "window": blend.window, "step": blend.step}
 
 
 def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
@@ -381,7 +423,7 @@ def _segment_tiles(
 
     plan = job.plan
     values = tuple(item.value for item in job.description.classes)
-    writer = TileWriter(volume, plan.source.level, values)
+    writer = TileWriter(volume, plan.source.level, values, plan.resampling)
     pixels = job.image.pixels(plan.source.level)
     computed = 0
     _report(report, "tiles", len(ledger.done), len(plan.grid), 0, client)
@@ -447,7 +489,14 @@ def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan)
         "version": version("tilesegment"),
         "fingerprint": dict(fingerprint),
         "summary": {**asdict(summary), "labels": Path(summary.labels).name},
-        "plan": {"tile": plan.tile, "halo": plan.halo, "level": plan.source.level},
+        "plan": {
+            "tile": plan.tile,
+            "halo": plan.halo,
+            "level": plan.source.level,
+            "resampled_by": plan.source.step,
+            "reason": plan.source.reason,
+            "blend": _blend_facts(plan.network.blend),
+        },
     }
 
 
