@@ -96,7 +96,7 @@ def _row(comparison: Comparison, table: ClassTable, paths: PathPair, tally: Tall
         right = truth == predicted
     colours = np.array([verdict.colour for verdict in VERDICTS], np.uint8)
     errors = colours[judge(truth, predicted, right, unknown)]
-    shown = [truth, predicted]
+    shown: list[npt.NDArray[np.integer]] = [truth, predicted]
     if comparison.kind == "boundaries":  # Colours that differ show which cells are split or merged.
         shown = [label_objects(truth != 0), label_objects(predicted != 0)]
     return beside([*(coloured(labels, unknown) for labels in shown), errors])
