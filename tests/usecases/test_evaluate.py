@@ -334,3 +334,10 @@ def test_model_and_picture_must_fit(tmp_path, make_model):
         evaluate(grey, grey, model=Segmentation(make_model()))
     with pytest.raises(OptionError, match="NAME.png"):
         evaluate(grey, grey, picture=Path("errors.gif"))
+
+
+def test_without_a_gpu_there_is_one_line(tmp_path, make_model, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    picture = save(tmp_path / "i.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(OptionError, match="no GPU for --device cuda; use --device cpu"):
+        evaluate(picture, picture, model=Segmentation(make_model(), device="cuda"))

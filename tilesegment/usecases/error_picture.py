@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from tilesegment.colours import OKABE_ITO, RGB
 from tilesegment.errors import OptionError, OutputError
+from tilesegment.metrics.boundaries import label_objects
 from tilesegment.metrics.instances import in_matched_objects
 from tilesegment.metrics.overlaps import renamed
 from tilesegment.painting import GAP, UNKNOWN, Picture, beside, coloured, stacked
@@ -95,7 +96,10 @@ def _row(comparison: Comparison, table: ClassTable, paths: PathPair, tally: Tall
         right = truth == predicted
     colours = np.array([verdict.colour for verdict in VERDICTS], np.uint8)
     errors = colours[judge(truth, predicted, right, unknown)]
-    return beside([coloured(truth, unknown), coloured(predicted, unknown), errors])
+    shown: list[npt.NDArray[np.integer]] = [truth, predicted]
+    if comparison.kind == "boundaries":  # Colours that differ show which cells are split or merged.
+        shown = [label_objects(truth != 0), label_objects(predicted != 0)]
+    return beside([*(coloured(labels, unknown) for labels in shown), errors])
 
 
 def _thinned(labels: Labels, step: int) -> Values:

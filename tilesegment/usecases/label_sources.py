@@ -157,13 +157,21 @@ class Segmenter:
         self._predictors: dict[str, Predictor] = {}
 
     def predictor(self, pixels: np.dtype[Any]) -> "Predictor":
-        """The loaded network, for pixels of one type."""
+        """The loaded network, for pixels of one type.
+
+        Raises:
+            OptionError: if the device is absent, or cannot compute in this precision.
+        """
         if str(pixels) not in self._predictors:
             from tilesegment.execution.memory import keep_freed_memory
 
             keep_freed_memory()
+            import torch
+
             from tilesegment.model.predictor import Predictor, choose_precision
 
+            if self.options.device == "cuda" and not torch.cuda.is_available():
+                raise OptionError("there is no GPU for --device cuda; use --device cpu")
             self._predictors[str(pixels)] = Predictor(
                 self.path.read_bytes(),
                 self.description,
@@ -208,7 +216,7 @@ def load_labels(path: Path, name: str | None = None) -> Labels:
 
     Args:
         path: where they are.
-        name: which labels of an image; None if there are only one.
+        name: which labels of an image; None if it has only one.
 
     Raises:
         InputError: if there are none, or they are damaged.
