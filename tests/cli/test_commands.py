@@ -114,6 +114,7 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
         (["run", "IMAGE", "--model", "MODEL", "--level", "9"], 2, "has levels 0 to 1"),
         (["run", "IMAGE", "--model", "MODEL", "--pixel-size", "0"], 2, "not in the range x>0"),
         (["run", "IMAGE", "--model", "MODEL", "--pixel-size", "99"], 2, "8 times at most"),
+        (["run", "IMAGE", "--model", "MODEL", "--overlap", "0.3"], 2, "add --blend gaussian"),
         (
             ["run", "IMAGE", "--model", "MODEL", "--pixel-size", "1", "--level", "1"],
             2,

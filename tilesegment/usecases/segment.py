@@ -185,7 +185,7 @@ def estimate_seconds(
     predictor = WorkerModel(
         path.read_bytes(), description, pixels, precision, "cpu", inference_threads(cluster)
     ).build(worker_threads=1)
-    geometry = predictor.geometry
+    geometry = description.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
     tile = np.zeros((description.in_channels, side, side), pixels)
     predictor.labels(tile)
