@@ -94,6 +94,13 @@ def test_a_border_one_pixel_short_is_seen(name: str, side: str) -> None:
     assert not within[short] or getattr(measured.field, side) == 0
 
 
+def test_the_grid_is_found_where_the_weights_hide_it() -> None:
+    network = nn.Sequential(build("pool 4, bilinear 4"), nn.Conv2d(CHANNELS, 2, 1))
+    nn.init.zeros_(network[1].weight)
+    measured = measure(network, CHANNELS)
+    assert (measured.border.largest, measured.legal_step) == (5, 4)
+
+
 class Swallowing(nn.Module):
     """Replaces NaN, as some networks do with their input."""
 

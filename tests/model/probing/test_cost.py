@@ -13,7 +13,7 @@ def test_a_convolution_is_counted() -> None:
     cost = measure_cost(Subject(network, 2), network, first=1, step=1)
     assert cost.parameters == 2 * 5 * 9 + 5
     assert cost.multiply_adds == 2 * 5 * 9
-    assert cost.memory_bytes == 5 * 4
+    assert cost.memory_bytes == (2 + 5) * 4
 
 
 def test_maps_that_live_at_the_same_time_are_added() -> None:
@@ -23,8 +23,8 @@ def test_maps_that_live_at_the_same_time_are_added() -> None:
     kept = measure_cost(
         Subject(lambda image: torch.cat([network(image), network(image)], dim=1), 3), None, 1, 1
     )
-    assert chain.memory_bytes == 2 * 3 * 4
-    assert kept.memory_bytes == 4 * 3 * 4
+    assert chain.memory_bytes == (3 + 2 * 3) * 4
+    assert kept.memory_bytes == (3 + 2 * 3 + 6) * 4
 
 
 def test_multiply_adds_leave_the_halo_out() -> None:
