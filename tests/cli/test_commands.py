@@ -16,7 +16,7 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 
 PROGRAM = Path(sys.executable).with_name("tilesegment")
-COMMANDS = ["import", "info", "plan", "run", "export", "models", "train", "evaluate"]
+COMMANDS = ["import", "info", "plan", "run", "export", "check", "models", "train", "evaluate"]
 MakeModel = Callable[..., Path]
 
 
@@ -180,3 +180,11 @@ def test_ctrl_c_keeps_finished_tiles(make_model: MakeModel, tmp_path: Path) -> N
     assert ts.open_image(image).label_names() == []
     result = tilesegment(*words, "--json")
     assert json.loads(result.stdout)["skipped"] == done
+
+
+def test_check_prints_one_object_with_the_keys_that_scripts_rely_on(make_model: MakeModel) -> None:
+    result = tilesegment("check", make_model(depth=1), "--json")
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert (facts["local"], facts["border"], facts["alignment"]) == (True, 8, 2)
+    assert result.stderr == ""

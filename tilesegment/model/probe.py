@@ -27,7 +27,7 @@ from tilesegment.model.probing.suspects import find_suspects
 
 SAME = 1e-4
 """Share of the largest output; a tile that differs by less from the same pixels in a larger
-context differs by the order of summation only. A wrong border shows a hundred times more."""
+context is taken to differ by the order of summation only."""
 _PROBING_GRID = 64
 """Sizes that are multiples of this keep networks of any size from rounding theirs."""
 

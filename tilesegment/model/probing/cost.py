@@ -23,7 +23,7 @@ class Cost:
     multiply_adds: float | None
     """Per pixel, of a large image: what the halo costs on top is not in it."""
     memory_bytes: float | None
-    """Of feature maps at the peak, per pixel of the input."""
+    """Of the input and the feature maps at the peak, per pixel of the input."""
 
 
 def measure_cost(subject: Subject, network: nn.Module | None, first: int, step: int) -> Cost:

@@ -52,12 +52,12 @@ def shift_difference(
     """
     rim = max(reach.ahead, reach.behind - sizes.loss[axis], 0) + shift
     length = sizes.at_least(2 * rim + shift + max(shift, _COMPARED) + sizes.loss[axis])
+    count = length - sizes.loss[axis] - 2 * rim - shift
+    if count < 1:
+        return None
     picture = subject.strip(axis, length + shift, width)
     before = subject.output(picture.narrow(axis + 1, 0, length))
     after = subject.output(picture.narrow(axis + 1, shift, length))
-    count = before.shape[axis + 1] - 2 * rim - shift
-    if count < 1:
-        return None
     before = before.narrow(axis + 1, rim + shift, count)
     after = after.narrow(axis + 1, rim, count)
     return relative_difference(before, after)
