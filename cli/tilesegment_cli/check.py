@@ -101,7 +101,9 @@ def _rows(report: "CheckReport") -> list[tuple[str, str]]:
     if cost.multiply_adds is not None:
         rows.append(("Arithmetic", f"{cost.multiply_adds:,.0f} multiply-adds per pixel"))
     if cost.memory_bytes is not None:
-        rows.append(("Memory", f"{cost.memory_bytes:.0f} bytes of feature maps per pixel"))
+        rows.append(
+            ("Memory", f"{cost.memory_bytes:.0f} bytes of input and feature maps per pixel")
+        )
     rows += [("Tiles" if not index else "", _tile(tile)) for index, tile in enumerate(report.tiles)]
     rows += [
         (name, f"changes {share:.3%} of the labels of float32 on {report.samples}")

@@ -138,6 +138,10 @@ ZOO: dict[str, Known] = {
     # Output 4i + 1 lies between the centres of the cells 4i - 4 .. 4i - 1 and 4i .. 4i + 3.
     "pool 4, bilinear 4": Known(chain(lambda: nn.AvgPool2d(4), upsample(4, "bilinear")), 5, 4),
     "pool 3, nearest 3": Known(chain(lambda: nn.MaxPool2d(3), upsample(3, "nearest")), 2, 3),
+    # Odd rows and columns reach no output; outputs 2i and 2i + 1 show pixel 2i.
+    "every second pixel": Known(
+        chain(lambda: nn.MaxPool2d(1, stride=2), upsample(2, "nearest")), 1, 2
+    ),
     "pool 2, resized to the input": Known(lambda: Between(same, 2), 3, 2),
     "residual": Known(lambda: Residual(chain(same, relu, same), conv(1)), 2),
     "strides differ in y and x": Known(

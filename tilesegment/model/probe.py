@@ -154,7 +154,7 @@ class _Along:
 
     @property
     def border(self) -> tuple[int, int]:
-        """What a tile on the network's grid must have before and after it."""
+        """What is lost before and after the output if no padding fills it, else the field."""
         if self.padded or self.loss == 0:
             return self.field
         return self.offset, self.loss - self.offset
@@ -231,7 +231,7 @@ def _measure_axis(disturbance: Disturbance, sizes: Sizes, axis: Axis, width: int
     while period is not None and period <= LARGEST_PERIOD:
         reaches = find_reaches(disturbance, sizes, axis, width, about, period)
         if reaches is None:
-            raise _NotLocalError(f"a size of {sizes.first} is too small to see how far it looks")
+            raise _NotLocalError(_too_small(sizes.first))
         if repeats(reaches, period):
             padded = feels_rim(reaches, sizes, axis, period)
             return _Along(period, farthest(reaches), sizes.loss[axis], padded)
@@ -240,6 +240,10 @@ def _measure_axis(disturbance: Disturbance, sizes: Sizes, axis: Axis, width: int
         f"its output depends on the position in the tile: no shift of up to {LARGEST_PERIOD} "
         "pixels leaves it the same"
     )
+
+
+def _too_small(size: int) -> str:
+    return f"an input of {size} pixels is too small to see how far it looks"
 
 
 def _remarks(disturbance: Disturbance, sizes: Sizes, legal: Sizes) -> Iterator[str]:
@@ -257,18 +261,21 @@ def _remarks(disturbance: Disturbance, sizes: Sizes, legal: Sizes) -> Iterator[s
 
 def _confirm(
     subject: Subject, measured: Measured, probing: Sizes, along: tuple[_Along, _Along]
-) -> float | None:
+) -> float:
     """Largest difference between a tile and the same pixels with a larger context.
 
     Raises:
-        _NotLocalError: if it is more than rounding.
+        _NotLocalError: if it is more than rounding, or a fixed size leaves nothing to compare.
     """
     if measured.fixed_size is not None:
-        shifted = (
+        shifted = [
             shift_difference(subject, probing, axis, found.reach, probing.first, found.period)
             for axis, found in zip(AXES, along, strict=True)
-        )
-        return max(difference for difference in shifted if difference is not None)
+        ]
+        compared = [difference for difference in shifted if difference is not None]
+        if len(compared) < len(AXES):
+            raise _NotLocalError(_too_small(measured.fixed_size))
+        return max(compared)
     difference = context_difference(subject, measured.geometry)
     if difference > SAME:
         raise _NotLocalError(

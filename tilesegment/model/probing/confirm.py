@@ -16,17 +16,23 @@ def nothing_beyond(
 ) -> bool:
     """Whether a square of outputs is untouched if everything beyond its field is disturbed.
 
-    This is what the field promises, in both axes at once and for all phases at once, since the
-    square is at least one period wide.
+    This is what the field promises, in both axes at once. The square starts, and ends, at each
+    position of one period, since only its first and last lines look to the field's end.
     """
     origin = field.largest + 1
-    size = sizes.at_least(2 * origin + round_up(_SMALLEST_TILE, period))
-    end = size - origin
-    where = torch.ones(size, size, dtype=torch.bool)
-    where[origin - field.top : end + field.bottom, origin - field.left : end + field.right] = False
-    touched = disturbance.touched(disturbance.subject.picture(YX(size, size)), where)
-    rows, columns = (slice(origin - first, end - first) for first in offset)
-    return not touched[rows, columns].any()
+    tile = round_up(_SMALLEST_TILE, period)
+    size = sizes.at_least(2 * origin + tile + period)
+    image = disturbance.subject.picture(YX(size, size))
+    for start in range(origin, origin + period):
+        end = min(start + tile, size - origin)
+        where = torch.ones(size, size, dtype=torch.bool)
+        where[start - field.top : end + field.bottom, start - field.left : end + field.right] = (
+            False
+        )
+        rows, columns = (slice(start - first, end - first) for first in offset)
+        if disturbance.touched(image, where)[rows, columns].any():
+            return False
+    return True
 
 
 def context_difference(subject: Subject, geometry: NetworkGeometry) -> float:

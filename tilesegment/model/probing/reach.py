@@ -23,8 +23,8 @@ class Reach:
     ahead: int
 
 
-Reaches = dict[int, Reach]
-"""Of neighbouring input positions; those that no output depends on are left out."""
+Reaches = dict[int, Reach | None]
+"""Of neighbouring input positions; None for those that no output depends on."""
 
 
 def find_band_reach(disturbance: Disturbance, sizes: Sizes, axis: Axis, width: int) -> Reach | None:
@@ -75,14 +75,15 @@ def find_reaches(
     image = disturbance.subject.strip(axis, length, width)
     outputs = length - sizes.loss[axis]
     first = (behind + outputs - ahead) // 2
-    reaches = {}
+    reaches: Reaches = {}
     for position in range(first, first + period + 1):
         footprint = disturbance.footprint(image, axis, position)
         if footprint is None:
-            continue
-        if _meets_rim(footprint, outputs):
+            reaches[position] = None
+        elif _meets_rim(footprint, outputs):
             return None
-        reaches[position] = Reach(position - footprint.first, footprint.last - position)
+        else:
+            reaches[position] = Reach(position - footprint.first, footprint.last - position)
     return reaches
 
 
@@ -92,16 +93,17 @@ def _meets_rim(footprint: Footprint, outputs: int) -> bool:
 
 def farthest(reaches: Reaches) -> Reach:
     """What covers all of them."""
+    known = [reach for reach in reaches.values() if reach is not None]
     return Reach(
-        max((reach.behind for reach in reaches.values()), default=0),
-        max((reach.ahead for reach in reaches.values()), default=0),
+        max((reach.behind for reach in known), default=0),
+        max((reach.ahead for reach in known), default=0),
     )
 
 
 def repeats(reaches: Reaches, period: int) -> bool:
     """Whether the first position reaches as far as the one a period later."""
-    first = min(reaches, default=0)
-    return reaches.get(first) == reaches.get(first + period)
+    first = min(reaches)
+    return reaches[first] == reaches[first + period]
 
 
 def feels_rim(reaches: Reaches, sizes: Sizes, axis: Axis, period: int) -> bool:
@@ -118,8 +120,8 @@ def feels_rim(reaches: Reaches, sizes: Sizes, axis: Axis, period: int) -> bool:
     by_phase = {position % period: reach for position, reach in reaches.items()}
     after_end = sizes.first - 1
     for distance in range(1, period + 1):
-        before = by_phase.get(-distance % period)
-        after = by_phase.get((after_end + distance) % period)
+        before = by_phase[-distance % period]
+        after = by_phase[(after_end + distance) % period]
         if before is not None and before.ahead >= distance:
             return True
         if after is not None and after.behind - sizes.loss[axis] >= distance:
