@@ -147,7 +147,7 @@ def test_ctrl_c_keeps_finished_tiles(make_model: MakeModel, tmp_path: Path) -> N
         # A shell in the background ignores the signal, and whatever it starts inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    records = image / "labels" / "model" / ".tilesegment" / "tiles.jsonl"
+    records = image / "labels" / "model" / ".tilesegment" / "tiles-0001.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (records.exists() and records.stat().st_size):
         time.sleep(0.05)

@@ -11,7 +11,7 @@ from distributed import Client
 
 from tests.pictures import random_pixels, write_image
 from tilesegment.errors import IncompleteError
-from tilesegment.execution.engine import _fetch, _region_graph
+from tilesegment.execution.engine import _compute, _failure, _region_graph
 from tilesegment.geometry import YX, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.storage.image import MirroredPixels, open_image
@@ -68,7 +68,7 @@ def test_only_the_network_runs_on_its_thread_and_alone(
         executor = ThreadPoolExecutor(1, thread_name_prefix="network")
         for worker in cluster.workers.values():
             worker.executors["test"] = executor
-        records = client.get(graph, keys)
+        records = client.get(graph, list(keys))
         executor.shutdown()
     assert sorted(number for number, _, _ in records) == list(range(64))
     assert {network for _, network, _ in records} == {"network_0"}
@@ -97,8 +97,10 @@ def test_only_what_the_missing_tiles_need_is_read(planned: tuple[Plan, MirroredP
 
 
 def test_a_worker_that_dies_is_one_line(one_worker: str) -> None:
-    with (
-        Client(one_worker, set_as_default=False) as client,
-        pytest.raises(IncompleteError, match="workers died several times .* run the same command"),
-    ):
-        _fetch(client.submit(os._exit, 1, pure=False))
+    with Client(one_worker, set_as_default=False) as client:
+        batch = {"dies": (os._exit, 1)}, {"dies": 7}
+        ((number, error),) = _compute(client, [batch], 1, lambda: None)
+    failure = _failure(number, error)
+    assert (failure.tile, failure.worker, failure.of_tile) == (7, None, True)
+    assert isinstance(failure.error, IncompleteError)
+    assert "workers died several times" in str(failure.error)

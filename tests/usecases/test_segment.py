@@ -1,7 +1,6 @@
 """A run as its user meets it: what it leaves behind, how it goes on, what it refuses."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from tilesegment.errors import (
     TilesegmentError,
 )
 from tilesegment.execution.cluster import open_cluster
+from tilesegment.storage.ledger import read_records
 from tilesegment.usecases.segment import Progress
 
 MakeModel = Callable[..., Path]
@@ -46,6 +46,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def chunks(folder: Path) -> dict[str, str]:
+    """What every stored object of a label image holds, and their checksums."""
     return {key: value for key, value in digest(folder).items() if "zarr.json" not in key}
 
 
@@ -156,8 +157,7 @@ def test_a_finished_tile_is_not_computed_again(
     with pytest.raises(Stop):
         ts.segment(image, model, options=OPTIONS, cluster=cluster, report=stop_after(5))
     folder = image / "labels" / "model"
-    done = (folder / ".tilesegment" / "tiles.jsonl").read_text().splitlines()
-    number = json.loads(done[0])["tile"]
+    number = next(read_records(folder / ".tilesegment" / "tiles-0001.jsonl")).number
     shard = folder / "0" / "c" / str(number // 4) / str(number % 4)
     planted = shard.stat().st_mtime_ns
     ts.segment(image, model, options=OPTIONS, cluster=cluster)

@@ -16,10 +16,14 @@ import zarr
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
+from zarr.storage import LocalStore, StorePath
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX
-from tilesegment.storage.stores import open_group
+from tilesegment.retry import is_transient
+from tilesegment.storage.inventory import Inventory, take_inventory
+from tilesegment.storage.objects import patiently
+from tilesegment.storage.stores import LostObjectError, StrictStore, open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
 OMEVersion = Literal["0.4", "0.5"]
@@ -121,10 +125,26 @@ class Image:
         ome = attributes.get("ome", attributes)
         return [str(name) for name in ome.get("labels", [])]
 
-    def pixels(self, level: int) -> "MirroredPixels":
-        """The pixels of a level, extended by mirroring."""
+    def pixels(self, level: int, absent: Path | None = None) -> "MirroredPixels":
+        """The pixels of a level, extended by mirroring.
+
+        Args:
+            level: of the image.
+            absent: file with the keys of the chunks that may be missing, see `StrictStore`;
+                by default any may be.
+        """
         array = self.group[self.levels[level].path]
+        if absent is not None:
+            array = _strict(array, Path(self.location), absent)
         return MirroredPixels(array, self.position("c"), self.leading)
+
+    def inventory(self, level: int) -> Inventory:
+        """Which chunks of a level are there, and of what size.
+
+        Raises:
+            InputError: if one lies outside the image, behind a symbolic link.
+        """
+        return take_inventory(self.group[self.levels[level].path], Path(self.location))
 
     def refuse_non_finite(self) -> None:
         """Look for NaN in the coarsest level of a float image, where averaging has spread them.
@@ -215,12 +235,26 @@ class MirroredPixels:
             selection[index] = int(position)
         selection[-2:] = slice(top, bottom), slice(left, right)
         try:
-            pixels = np.asarray(self.array[tuple(selection)])
-        except (ValueError, RuntimeError, OSError) as error:
+            pixels = patiently(
+                lambda: np.asarray(self.array[tuple(selection)]),
+                worth=lambda error: is_transient(error) or isinstance(error, LostObjectError),
+            )
+        except (ValueError, RuntimeError, OSError, LostObjectError) as error:
             where = f"rows {top} to {bottom}, columns {left} to {right} of plane {plane}"
-            kind = "an unreadable" if isinstance(error, OSError) else "a damaged"
-            raise InputError(f"the image has {kind} chunk in {where}: {error}") from error
+            raise InputError(f"the image {_fault(error)} chunk in {where}: {error}") from error
         return pixels if self.channel_axis is not None else pixels[None]
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, LostObjectError):
+        return "has lost a"
+    return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
+
+
+def _strict(array: zarr.Array, root: Path, absent: Path) -> zarr.Array:
+    """The same array, where a missing chunk is an error unless it is known to be absent."""
+    store = StrictStore(LocalStore(root, read_only=True), absent)
+    return zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
 
 
 def open_image(location: str | Path) -> Image:

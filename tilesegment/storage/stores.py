@@ -1,11 +1,19 @@
 """Opening zarr groups by path, with an answer for everything else that a path may be."""
 
+import json
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import zarr
 from zarr.errors import ContainsArrayError, GroupNotFoundError
+from zarr.storage import LocalStore, WrapperStore
 
 from tilesegment.errors import InputError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 _PICTURES = {
     ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".dcm", ".tif", ".tiff", ".png", ".jpg",
@@ -54,3 +62,45 @@ def _about_directory(path: Path) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+class LostObjectError(Exception):
+    """A chunk is not there although it was, or must be."""
+
+
+class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
+    """A store in which a missing chunk is an error; elsewhere zarr reads it as background.
+
+    Args:
+        store: what is read.
+        absent: file with the keys of the chunks that may be missing, a JSON list; None if none
+            may be. It is read when the first one is missing.
+    """
+
+    def __init__(self, store: LocalStore, absent: Path | None = None) -> None:
+        super().__init__(store)
+        self._absent = absent
+
+    def _with_store(self, store: LocalStore) -> Self:
+        return type(self)(store, self._absent)
+
+    async def get(
+        self,
+        key: str,
+        prototype: "BufferPrototype",
+        byte_range: "ByteRequest | None" = None,
+    ) -> "Buffer | None":
+        """As of any store.
+
+        Raises:
+            LostObjectError: if there is nothing under the key, and must be.
+        """
+        value = await self._store.get(key, prototype, byte_range)
+        if value is None and (self._absent is None or key not in _keys(self._absent)):
+            raise LostObjectError(f"{key} is missing")
+        return value
+
+
+@lru_cache(maxsize=4)
+def _keys(path: Path) -> frozenset[str]:
+    return frozenset(json.loads(path.read_text()))
