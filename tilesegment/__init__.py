@@ -19,6 +19,7 @@ _HOMES = {
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
     "plan": "tilesegment.usecases.segment",
+    "repair": "tilesegment.usecases.segment",
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
     "train": "tilesegment.usecases.train",
@@ -35,6 +36,7 @@ __all__ = [
     "load_model",
     "open_image",
     "plan",
+    "repair",
     "save_model",
     "segment",
     "train",
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from tilesegment.model.unet import UNet
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
-    from tilesegment.usecases.segment import plan, segment
+    from tilesegment.usecases.segment import plan, repair, segment
     from tilesegment.usecases.train import train
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tilesegment.errors import OutputError
 from tilesegment.storage.ledger import TileRecord, read_records, record_line
 from tilesegment.storage.objects import LEDGER_NAME, StoredObject, describe, write_document
 
@@ -29,7 +30,9 @@ class Checksums:
     records: tuple[TileRecord, ...]
     """By level and number."""
     documents: Mapping[str, str]
-    """Metadata by key; empty for those whose copy is damaged."""
+    """Metadata by key, without those whose copy is damaged."""
+    whole_copies: bool
+    """Whether no copy is damaged."""
     sha256: str | None
     """Of the records as stored; None if there are none."""
 
@@ -67,23 +70,38 @@ def write_copies(folder: Path, documents: Mapping[str, str]) -> None:
     write_document(folder / COPIES_NAME, text)
 
 
+def find_checksums(directory: Path) -> Path:
+    """The folder of a label image's checksums; needs no metadata, which may be damaged.
+
+    Raises:
+        OutputError: if there is none.
+    """
+    for folder in sorted(directory.glob(f"*/{LEDGER_NAME}")):
+        return folder
+    raise OutputError(
+        f"{directory} has no checksums: it is no finished label image of tilesegment 0.2 or later"
+    )
+
+
 def read_checksums(folder: Path) -> Checksums:
     """What is left of the checksums; lines that are damaged are passed over."""
     objects = folder / OBJECTS_NAME
+    documents, whole = _read_copies(folder / COPIES_NAME)
     if not objects.exists():
-        return Checksums((), _read_copies(folder / COPIES_NAME), None)
+        return Checksums((), documents, whole, None)
     sha256 = hashlib.sha256(objects.read_bytes()).hexdigest()
-    return Checksums(tuple(read_records(objects)), _read_copies(folder / COPIES_NAME), sha256)
+    return Checksums(tuple(read_records(objects)), documents, whole, sha256)
 
 
-def _read_copies(path: Path) -> dict[str, str]:
+def _read_copies(path: Path) -> tuple[dict[str, str], bool]:
     documents: dict[str, str] = {}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for line in lines:
         checksum, _, text = line.partition(b" ")
         if checksum == b"%08x" % zlib.crc32(text):
             key, document = json.loads(text)
             documents[key] = document
-    return documents
+    return documents, 0 < len(lines) == len(documents)
 
 
 def damaged_documents(directory: Path, documents: Mapping[str, str]) -> list[Damage]:

@@ -23,7 +23,7 @@ import shutil
 import socket
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,6 +111,11 @@ class Ledger:
                 del self.done[place]
                 for item in damaged:
                     (self.labels / item.key).unlink(missing_ok=True)
+
+    def believe(self, records: Iterable[TileRecord]) -> None:
+        """Take tiles for done that a published label image has; they are not written down."""
+        for record in records:
+            self.done.setdefault((record.level, record.number), record)
 
     def finished(self, level: int) -> dict[int, TileRecord]:
         """The tiles of a level that are done, by number."""
@@ -240,13 +245,19 @@ def refuse_living_driver(labels_directory: Path) -> None:
     Raises:
         OutputError: if there is a driver at work.
     """
-    drivers = labels_directory / LEDGER_NAME / "drivers"
-    newest = drivers / f"{_newest(drivers):04}"
+    newest = _newest_file(labels_directory)
     if newest.exists() and _is_locked(newest):
         raise OutputError(
             f"another run is writing {labels_directory} ({newest.read_text()}); wait for it, use "
             "another --labels name, or stop it with --take-over"
         )
+
+
+def clear_finished(labels_directory: Path) -> None:
+    """Remove the ledger of published labels, if its driver died before it could."""
+    newest = _newest_file(labels_directory)
+    if newest.exists() and not _is_locked(newest):
+        shutil.rmtree(labels_directory / LEDGER_NAME, ignore_errors=True)
 
 
 def _name_exclusively(aside: Path, path: Path) -> None:
@@ -258,6 +269,11 @@ def _name_exclusively(aside: Path, path: Path) -> None:
         # No hard links here: a directory of the name is exclusive as well.
         path.with_suffix(".taken").mkdir()
         aside.rename(path)
+
+
+def _newest_file(labels_directory: Path) -> Path:
+    drivers = labels_directory / LEDGER_NAME / "drivers"
+    return drivers / f"{_newest(drivers):04}"
 
 
 def _newest(drivers: Path) -> int:

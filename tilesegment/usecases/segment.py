@@ -26,7 +26,15 @@ from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.retry import Failure, Trouble
-from tilesegment.storage.checksums import checksums_folder, write_copies, write_objects
+from tilesegment.storage.checksums import (
+    Checksums,
+    checksums_folder,
+    damaged_objects,
+    find_checksums,
+    read_checksums,
+    write_copies,
+    write_objects,
+)
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.inventory import Inventory, write_absent
 from tilesegment.storage.labels import (
@@ -47,11 +55,13 @@ from tilesegment.storage.labels import (
 from tilesegment.storage.ledger import (
     Ledger,
     TileRecord,
+    clear_finished,
     is_unfinished_run,
     refuse_living_driver,
     refuse_other_run,
 )
 from tilesegment.storage.objects import can_link, write_failed
+from tilesegment.usecases.deep import copied_provenance
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -82,7 +92,7 @@ class Progress:
 class RunSummary:
     """What a run did."""
 
-    status: Literal["done", "already complete"]
+    status: Literal["done", "already complete", "repaired"]
     labels: str
     """Path of the label image."""
     tiles: int
@@ -175,6 +185,16 @@ class _Job:
         return checksums_folder(self.directory, self.image.levels[0].path)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The execution of a job."""
+
+    client: "Client"
+    name: str
+    """New for each run, so that dask never returns an older result."""
+    report: Callable[[Progress], None] | None
+
+
 def plan(
     image: str | Path,
     model: str | Path = zoo.DEFAULT,
@@ -242,7 +262,6 @@ def segment(
     take_over: bool = False,
     allow_partial: bool = False,
     keep_ledger: bool = False,
-    repair: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -260,7 +279,6 @@ def segment(
         take_over: go on although another run is writing these labels; that one will stop.
         allow_partial: publish although some tiles failed everywhere; they are background.
         keep_ledger: keep the record of the run beside the published labels.
-        repair: compute the tiles of a published label image that are lost or damaged.
         report: called after each tile.
 
     Raises:
@@ -302,14 +320,96 @@ def segment(
         return replace(summary, labels=str(job.directory))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """The execution of a job."""
+def repair(
+    image: str | Path,
+    model: str | Path = zoo.DEFAULT,
+    *,
+    labels: str | None = None,
+    output: str | Path | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    report: Callable[[Progress], None] | None = None,
+) -> RunSummary:
+    """Compute the tiles of a published label image that are lost, damaged, or had failed.
 
-    client: "Client"
-    name: str
-    """New for each run, so that dask never returns an older result."""
-    report: Callable[[Progress], None] | None
+    Every object is compared with its checksum first. Each that is repaired takes the place of
+    the damaged one at once; nothing else is touched.
+
+    Args:
+        image, model, labels, output, cluster, report: as for `segment`.
+        options: as for `segment`; the tile is that of the labels.
+
+    Raises:
+        OutputConflictError: the labels were made by another model, or of another image.
+        QuarantineError: some tiles failed again.
+        OutputError: there are no finished labels with checksums.
+    """
+    from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
+
+    directory = _prepare(image, model, labels, output, options).directory
+    checksums = read_checksums(find_checksums(directory))
+    kept = copied_provenance(checksums) or published_provenance(directory)
+    if not kept:
+        raise OutputError(f"the metadata of {directory} is lost; start anew with --overwrite")
+    options = replace(options, tile=kept["plan"]["tile"])
+    job = _prepare(image, model, labels, output, options)
+    cluster = resolve_kind(cluster)
+    with open_cluster(cluster) as client:
+        workers = _agree(client, cluster, job)
+        fingerprint = job.fingerprint(workers.precision)
+        refuse_other_run(*_but_for_mended(kept, fingerprint), job.directory)
+        model_for_workers = job.worker_model(workers, inference_threads(cluster))
+        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+        with (
+            _model_on_workers(client, run.name, model_for_workers),
+            Ledger(job.directory, job.ledger_fingerprint(fingerprint, workers)) as ledger,
+        ):
+            ledger.believe(_intact(job, checksums, kept))
+            summary = _repair(job, run, ledger, {**kept, "fingerprint": fingerprint})
+            ledger.remove()
+        _announce(job)
+        return summary
+
+
+def _but_for_mended(
+    provenance: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What must be equal for a repair: not the chunks, where tiles failed for want of them."""
+    stored: Mapping[str, Any] = provenance["fingerprint"]
+    if not provenance["summary"]["quarantined"]:
+        return stored, fingerprint
+    chunks = ("image chunks", "image chunk sizes")
+    return (
+        {key: value for key, value in stored.items() if key not in chunks},
+        {key: value for key, value in fingerprint.items() if key not in chunks},
+    )
+
+
+def _intact(job: _Job, checksums: Checksums, provenance: Mapping[str, Any]) -> Iterator[TileRecord]:
+    """The tiles that need not be computed again.
+
+    Levels that were made from a tile that had failed are all made again.
+    """
+    damaged = {
+        (item.level, item.number) for item in damaged_objects(job.directory, checksums.records)
+    }
+    failed = {place["tile"] for place in provenance["summary"]["quarantined"]}
+    for record in checksums.records:
+        segmented = record.level == job.plan.source.level
+        again = record.number in failed if segmented else bool(failed)
+        if not again and (record.level, record.number) not in damaged:
+            yield record
+
+
+def _repair(job: _Job, run: _Run, ledger: Ledger, provenance: Mapping[str, Any]) -> RunSummary:
+    volume = replace(job.volume, publishing="replace")
+    skipped = len(ledger.finished(job.plan.source.level))
+    started = time.perf_counter()
+    _compute_labels(job, run, volume, ledger, allow_partial=False)
+    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+    whole = {**provenance["summary"], "shares": summary.shares, "quarantined": []}
+    _publish(job, volume, ledger, {**provenance, "summary": whole})
+    return replace(summary, status="repaired")
 
 
 def _place(job: _Job, tiles: Mapping[str, Any], overwrite: bool, take_over: bool) -> _Job:
@@ -428,12 +528,27 @@ def _run(
     skipped = len(ledger.finished(job.plan.source.level))
     started = time.perf_counter()
     try:
-        quarantined = _segment_tiles(job, run, volume, ledger)
+        quarantined = _compute_labels(job, run, volume, ledger, allow_partial)
     except TilesegmentError:
         if not ledger.done and ledger.is_newest:
             ledger.close()
             _remove(job)
         raise
+    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+    summary = replace(summary, quarantined=_places(job, quarantined))
+    _publish(job, volume, ledger, _provenance(fingerprint, summary, job.plan))
+    return summary
+
+
+def _compute_labels(
+    job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger, allow_partial: bool
+) -> dict[int, Failure]:
+    """Compute all that the ledger lacks; returns the last failure of each tile given up.
+
+    Raises:
+        OutputConflictError: if the image was changed meanwhile.
+    """
+    quarantined = _segment_tiles(job, run, volume, ledger)
     ledger.flush()
     if quarantined:
         _quarantine(job, volume, ledger, quarantined, allow_partial)
@@ -442,11 +557,7 @@ def _run(
         raise OutputConflictError(
             f"{job.image.location} was changed while it was segmented; start anew with --overwrite"
         )
-    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
-    summary = replace(summary, quarantined=_places(job, quarantined))
-    ledger.refuse_successor()
-    _publish(job, volume, ledger, _provenance(fingerprint, summary, job.plan))
-    return summary
+    return quarantined
 
 
 def _choose_publishing(volume: LabelVolume) -> LabelVolume:
@@ -472,9 +583,7 @@ def _announce(job: _Job) -> None:
         refresh_consolidated(job.directory.parent.parent)
 
 
-def _segment_tiles(
-    job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger
-) -> dict[int, "Failure"]:
+def _segment_tiles(job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger) -> dict[int, Failure]:
     """Segment what the ledger lacks; returns the last failure of each tile that is given up."""
     from tilesegment.execution.engine import segment_tiles
     from tilesegment.execution.worker import TileWriter
@@ -505,7 +614,7 @@ def _quarantine(
     job: _Job,
     volume: LabelVolume,
     ledger: Ledger,
-    quarantined: Mapping[int, "Failure"],
+    quarantined: Mapping[int, Failure],
     allow_partial: bool,
 ) -> None:
     """Write background where tiles failed everywhere, if the user allows it.
@@ -520,9 +629,9 @@ def _quarantine(
             for place in _places(job, quarantined)[:_TOLD_TILES]
         )
         raise QuarantineError(
-            f"{len(quarantined)} of {len(job.plan.grid)} tiles failed everywhere ({told}); mend "
-            "the cause and run the same command again, or accept background there with "
-            "--allow-partial"
+            f"{len(quarantined)} of {len(job.plan.grid)} tiles failed everywhere ({told}); all "
+            "others are kept. Run the same command again, or publish with background there "
+            "(--allow-partial) and compute them with --repair once the cause is mended"
         )
     level, grid = job.plan.source.level, job.plan.grid
     nothing = (0,) * len(job.description.classes)
@@ -534,7 +643,7 @@ def _quarantine(
         ledger.add(TileRecord(number, nothing, level, written.objects))
 
 
-def _places(job: _Job, quarantined: Mapping[int, "Failure"]) -> tuple[dict[str, Any], ...]:
+def _places(job: _Job, quarantined: Mapping[int, Failure]) -> tuple[dict[str, Any], ...]:
     """Where the quarantined tiles lie, and what was wrong with them; JSON."""
     places = []
     for number, failure in sorted(quarantined.items()):
@@ -618,6 +727,7 @@ def _complete(job: _Job, provenance: Mapping[str, Any], allow_partial: bool) -> 
     Raises:
         QuarantineError: if some of its tiles are background for want of better.
     """
+    clear_finished(job.directory)
     _announce(job)
     earlier = RunSummary(**provenance["summary"])
     if earlier.quarantined and not allow_partial:
