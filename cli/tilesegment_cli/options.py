@@ -57,7 +57,7 @@ def cluster_options(command: Command) -> Command:
                 "--cluster",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|tcp://HOST:PORT",
+                metavar="cpu|gpu|auto|tls://HOST:PORT|tcp://HOST:PORT",
                 help="This machine's cores, its GPUs (one worker each), or a running scheduler.",
             ),
             click.option(
@@ -70,6 +70,11 @@ def cluster_options(command: Command) -> Command:
                 "limit_text",
                 metavar="SIZE",
                 help='Memory of a worker, as "8GB"; beyond it dask restarts the worker.',
+            ),
+            click.option(
+                "--insecure-cluster",
+                is_flag=True,
+                help="Allow tcp:// to another machine: unencrypted, and open to all between.",
             ),
         )
     ):

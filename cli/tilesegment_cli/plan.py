@@ -32,6 +32,7 @@ def plan(
     cluster: str,
     workers: int | None,
     limit_text: str | None,
+    insecure_cluster: bool,
     as_json: bool,
 ) -> None:
     """Print what `run` with the same options would do and cost; write nothing.
@@ -45,7 +46,7 @@ def plan(
 
     options = RunOptions(level, tile, cast("Precision", precision))
     planned = make_plan(image, model, options)
-    chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
+    chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text, insecure_cluster))
     seconds = estimate_seconds(planned, model, options, chosen)
     facts = _facts(planned, seconds)
     click.echo(json.dumps(facts) if as_json else _text(planned, facts))

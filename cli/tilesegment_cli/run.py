@@ -74,6 +74,7 @@ def run(
     cluster: str,
     workers: int | None,
     limit_text: str | None,
+    insecure_cluster: bool,
     as_json: bool,
 ) -> None:
     """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
@@ -94,7 +95,7 @@ def run(
         "labels": labels,
         "output": output,
         "options": RunOptions(level, tile, cast("Precision", precision)),
-        "cluster": ClusterOptions(cluster, workers, limit_text),
+        "cluster": ClusterOptions(cluster, workers, limit_text, insecure_cluster),
     }
     if repair and (overwrite or take_over or allow_partial or keep_ledger):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")

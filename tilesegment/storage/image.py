@@ -22,6 +22,7 @@ from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX
 from tilesegment.retry import is_transient
 from tilesegment.storage.inventory import Inventory, take_inventory
+from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
 from tilesegment.storage.stores import LostObjectError, StrictStore, open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
@@ -135,7 +136,8 @@ class Image:
         """
         array = self.group[self.levels[level].path]
         if absent is not None:
-            array = _strict(array, Path(self.location), absent)
+            store = StrictStore(LocalStore(self.location, read_only=True), absent)
+            array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
 
     def inventory(self, level: int) -> Inventory:
@@ -234,9 +236,11 @@ class MirroredPixels:
         for index, position in zip(self.leading, np.unravel_index(plane, lengths), strict=True):
             selection[index] = int(position)
         selection[-2:] = slice(top, bottom), slice(left, right)
+        # Guarded here and not when it is made: zarr cannot pickle codecs that it does not know.
+        array = guarded(self.array)
         try:
             pixels = patiently(
-                lambda: np.asarray(self.array[tuple(selection)]),
+                lambda: np.asarray(array[tuple(selection)]),
                 worth=lambda error: is_transient(error) or isinstance(error, LostObjectError),
             )
         except (ValueError, RuntimeError, OSError, LostObjectError) as error:
@@ -251,12 +255,6 @@ def _fault(error: Exception) -> str:
     return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
 
 
-def _strict(array: zarr.Array, root: Path, absent: Path) -> zarr.Array:
-    """The same array, where a missing chunk is an error unless it is known to be absent."""
-    store = StrictStore(LocalStore(root, read_only=True), absent)
-    return zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
-
-
 def open_image(location: str | Path) -> Image:
     """Read the metadata of an OME-Zarr image (0.4 or 0.5).
 
@@ -264,6 +262,17 @@ def open_image(location: str | Path) -> Image:
         InputError: if there is no image; the message says what is there instead.
     """
     group = open_group(location)
+    try:
+        return _read_image(location, group)
+    # Metadata may be anything: whatever does not fit what is looked for ends here.
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        problem = str(error).partition("\n")[0]
+        raise InputError(
+            f"{location} has damaged metadata ({type(error).__name__}: {problem})"
+        ) from error
+
+
+def _read_image(location: str | Path, group: zarr.Group) -> Image:
     attributes = dict(group.attrs)
     version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
     ome = attributes.get("ome", attributes)
@@ -315,13 +324,16 @@ def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
 
 
 def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> Level:
+    for name in ("zarr.json", ".zarray"):
+        check_document(Path(location) / dataset.path / name)
     try:
         array = group[dataset.path]
     except KeyError as error:
         raise InputError(
             f"{location} lacks the array {dataset.path!r} that its metadata names"
         ) from error
-    except (ValueError, TypeError) as error:
+    # zarr raises whatever its parser stumbles over.
+    except Exception as error:
         problem = str(error).partition("\n")[0]
         raise InputError(
             f"{location}/{dataset.path} cannot be read: its Zarr metadata is damaged, or names a "
@@ -335,6 +347,7 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> 
         raise InputError(
             f"{location} has pixels of type {array.dtype}; integers or floats are needed"
         )
+    check_array(array, f"{location}/{dataset.path}")
     scale = [1.0] * ndim
     translation = [0.0] * ndim
     for transform in dataset.coordinateTransformations:

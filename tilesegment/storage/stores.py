@@ -10,6 +10,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import LocalStore, WrapperStore
 
 from tilesegment.errors import InputError
+from tilesegment.storage.limits import check_document
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -27,18 +28,27 @@ def open_group(location: str | Path) -> zarr.Group:
     Raises:
         InputError: if there is none; the message says what is there instead.
     """
+    scheme, separator, _ = str(location).partition("://")
+    if separator or "::" in str(location):
+        # The rest may hold a password or a signature.
+        raise InputError(
+            f"{scheme}:// is a URL; this version reads images on a disk: copy or mount it"
+        )
     path = Path(location)
     if not path.exists():
         raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
     if path.is_file():
         raise InputError(_about_file(path))
+    for name in ("zarr.json", ".zattrs", ".zgroup", ".zmetadata"):
+        check_document(path / name)
     try:
         return zarr.open_group(path, mode="r", use_consolidated=False)
     except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:
         raise InputError(_about_directory(path)) from error
     except PermissionError as error:
         raise InputError(f"no permission to read {path}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    # zarr raises whatever its parser stumbles over.
+    except Exception as error:
         raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
 
 
