@@ -1,22 +1,28 @@
 """Faults made on purpose while a run goes on: what it does, and how often each tile is computed."""
 
-import os
 import re
-import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from distributed import Client, Worker, WorkerPlugin
-from zarr.storage import LocalStore
 
 import tilesegment as ts
 from tests.pictures import random_pixels, write_image
+from tests.usecases.faults import (
+    LOST_KEY,
+    MARKED,
+    Place,
+    broken_worker,
+    calm,
+    killed_once,
+    kills_always,
+    little_memory,
+    lost_gpu_once,
+    planted,
+    unforeseen,
+    unforeseen_once,
+)
 from tests.usecases.test_segment import MakeModel, chunks
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import QuarantineError, UnexpectedError
@@ -25,132 +31,6 @@ from tilesegment.geometry import YX
 from tilesegment.tiling import TileGrid
 
 OPTIONS = RunOptions(tile=32, precision="float32")
-HALO = 20
-MARKED = 9
-"""Number of the tile that holds the brightest pixel, by which a planted fault knows it."""
-LOST_KEY = "0/c/0/2/1"
-"""Of the chunk under that tile."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a fault is: it is asked before each tile that the network is given."""
-
-    folder: Path
-    marked: bool
-    """Whether this is the marked tile."""
-    side: int
-    """Of the tile without its halo."""
-
-    def first(self, name: str) -> bool:
-        """Whether nobody asked this before, in any process."""
-        try:
-            (self.folder / name).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
-
-
-def unforeseen(place: Place) -> None:
-    if place.marked:
-        raise RuntimeError("planted")
-
-
-def unforeseen_once(place: Place) -> None:
-    if place.marked and place.first("once"):
-        raise RuntimeError("planted")
-
-
-def killed_once(place: Place) -> None:
-    if place.marked and place.first("once"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def kills_always(place: Place) -> None:
-    if place.marked:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def lost_gpu_once(place: Place) -> None:
-    if place.marked and place.first("once"):
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-
-def little_memory(place: Place) -> None:
-    if place.side > 16:
-        raise torch.OutOfMemoryError("planted")
-
-
-def broken_worker(place: Place) -> None:
-    if place.first("claimed"):
-        (place.folder / "broken").write_text(str(os.getpid()))
-    if (place.folder / "broken").read_text() == str(os.getpid()):
-        raise RuntimeError("planted")
-
-
-def calm(place: Place) -> None:
-    pass
-
-
-class Plant(WorkerPlugin):  # type: ignore[misc]
-    """Asks a fault before each tile, also on workers that are started again, and counts tiles."""
-
-    name = "plant"
-
-    def __init__(self, fault: Callable[[Place], None], folder: Path, lost: int = 0) -> None:
-        self.fault, self.folder, self.lost = fault, folder, lost
-
-    def setup(self, worker: Worker) -> None:
-        from tilesegment.model.predictor import Predictor
-
-        self.labels, self.get = Predictor.labels, LocalStore.get
-        plant, labels, get = self, self.labels, self.get
-
-        def faulty_labels(predictor: Predictor, pixels: np.ndarray) -> Any:
-            inner = pixels[:, HALO:-HALO, HALO:-HALO]
-            marked = bool(inner.max() == 255)
-            with (plant.folder / "executions").open("a") as file:
-                file.write(f"{marked} {os.getpid()}\n")
-            plant.fault(Place(plant.folder, marked, inner.shape[-1]))
-            return labels(predictor, pixels)
-
-        async def losing_get(store: LocalStore, key: str, *arguments: Any, **named: Any) -> Any:
-            if key == LOST_KEY and plant.lost:
-                plant.lost -= 1
-                return None
-            return await get(store, key, *arguments, **named)
-
-        Predictor.labels, LocalStore.get = faulty_labels, losing_get
-
-    def teardown(self, worker: Worker) -> None:
-        from tilesegment.model.predictor import Predictor
-
-        Predictor.labels, LocalStore.get = self.labels, self.get
-
-
-class planted:  # noqa: N801 - used as a context manager
-    """A fault on all workers of a cluster while the block lasts."""
-
-    def __init__(self, address: str, *arguments: Any) -> None:
-        self.address, self.plant = address, Plant(*arguments)
-
-    def __enter__(self) -> "planted":
-        self.client = Client(self.address, set_as_default=False)
-        self.client.register_plugin(self.plant, name="plant")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.unregister_worker_plugin("plant")
-        self.client.close()
-
-    def executions(self) -> Counter[bool]:
-        """How often the marked tile was given to the network, and all others together."""
-        lines = (self.plant.folder / "executions").read_text().splitlines()
-        return Counter(line.startswith("True") for line in lines)
-
-    def processes(self) -> set[str]:
-        lines = (self.plant.folder / "executions").read_text().splitlines()
-        return {line.split()[1] for line in lines}
 
 
 @pytest.fixture
@@ -283,13 +163,13 @@ def test_a_chunk_that_the_image_never_had_is_background(
 def test_where_memory_is_short_tiles_are_computed_in_pieces(
     image: Path, make_model: MakeModel, one_worker: str, folder: Path
 ) -> None:
-    """The size that fits is remembered: one failure at 64 px, one at 32, then four by four."""
+    """The size that fits is remembered: one failure at 64 px, one at 32, then six tiles at 16."""
     model, cluster = make_model(), ClusterOptions(one_worker)
     options = RunOptions(tile=64, precision="float32")
     ts.segment(image, model, labels="calm", options=options, cluster=cluster)
     with planted(one_worker, little_memory, folder) as plant:
         ts.segment(image, model, options=options, cluster=cluster)
-        assert plant.executions().total() == 1 + 1 + 6 * 16
+        assert plant.executions().total() == 1 + 1 + 6
     assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
 
 
