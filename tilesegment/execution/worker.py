@@ -168,7 +168,7 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Labels:
 def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:
     """Whether a haloed tile can be predicted in so many pieces per side."""
     side: int = pixels.shape[-1] - 2 * geometry.halo
-    return side // parts >= geometry.smallest_tile
+    return side // parts >= geometry.alignment
 
 
 def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> Labels:
