@@ -65,3 +65,15 @@ def test_a_run_in_which_nothing_works_is_given_up(succeeded: int, hopeless: bool
         assert not trouble.hopeless
         trouble.failed(of_tile(tile, "a"))
     assert trouble.hopeless is hopeless
+
+
+def test_a_worker_that_dies_with_many_tiles_is_no_reason_to_give_up() -> None:
+    trouble = Trouble(Limits(hopeless=5))
+    died = [Failure(tile, None, InputError("died"), of_tile=True) for tile in range(30)]
+    for failure in died:
+        trouble.failed(failure)
+    assert not trouble.hopeless
+    for failure in died[:3]:
+        assert not trouble.hopeless
+        trouble.failed(failure)
+    assert trouble.hopeless

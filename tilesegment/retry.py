@@ -104,6 +104,8 @@ class Limits:
     """Different tiles that fail on a worker without one that succeeds: it is retired."""
     hopeless: int = 20
     """Different tiles that fail before the first succeeds: the run is given up."""
+    hopeless_twice: int = 3
+    """The same, of tiles that are quarantined: also where each takes its worker with it."""
 
 
 @dataclass
@@ -142,8 +144,17 @@ class Trouble:
 
     @property
     def hopeless(self) -> bool:
-        """Whether nothing has succeeded, and too much has failed to go on."""
-        return not self._successes.total() and len(self._failures) >= self.limits.hopeless
+        """Whether nothing has succeeded, and too much has failed to go on.
+
+        What was lost once with a worker says nothing: that takes many tiles with it.
+        """
+        if self._successes.total():
+            return False
+        told = sum(
+            any(item.worker is not None for item in failures)
+            for failures in self._failures.values()
+        )
+        return told >= self.limits.hopeless or len(self.quarantined()) >= self.limits.hopeless_twice
 
     def again(self) -> list[int]:
         """Numbers of the tiles that deserve another try."""

@@ -11,7 +11,7 @@ from distributed import Client
 
 from tests.pictures import random_pixels, write_image
 from tilesegment.errors import IncompleteError
-from tilesegment.execution.engine import _compute, _failure, _region_graph
+from tilesegment.execution.engine import Batch, _compute, _failure, _region_graph
 from tilesegment.geometry import YX, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.storage.image import MirroredPixels, open_image
@@ -53,7 +53,7 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     plan, pixels = planned
     monkeypatch.setattr("tilesegment.execution.engine.predict_tile", where_am_i)
     region = next(iter(plan.region_list()))
-    graph, keys = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
+    batch = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
@@ -68,7 +68,7 @@ def test_only_the_network_runs_on_its_thread_and_alone(
         executor = ThreadPoolExecutor(1, thread_name_prefix="network")
         for worker in cluster.workers.values():
             worker.executors["test"] = executor
-        records = client.get(graph, list(keys))
+        records = client.get(batch.graph, list(batch.tiles))
         executor.shutdown()
     assert sorted(number for number, _, _ in records) == list(range(64))
     assert {network for _, network, _ in records} == {"network_0"}
@@ -78,27 +78,27 @@ def test_only_the_network_runs_on_its_thread_and_alone(
 def test_tasks_per_tile_are_bounded(planned: tuple[Plan, MirroredPixels]) -> None:
     plan, pixels = planned
     region = next(iter(plan.region_list()))
-    graph, keys = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
-    kinds = Counter(str(key[0]).split("-")[0] for key in graph.to_dict())
-    assert len(keys) == 64
+    batch = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
+    kinds = Counter(str(key[0]).split("-")[0] for key in batch.graph.to_dict())
+    assert len(batch.tiles) == 64
     assert kinds["labels"] == kinds["record"] == 64
     assert kinds["pixels"] == 10 * 10
-    assert len(graph.to_dict()) / 64 < 16
+    assert len(batch.graph.to_dict()) / 64 < 16
 
 
 def test_only_what_the_missing_tiles_need_is_read(planned: tuple[Plan, MirroredPixels]) -> None:
     plan, pixels = planned
     region = next(iter(plan.region_list()))
     missing = list(region.tiles())[27:28]
-    graph, keys = _region_graph(plan, region, missing, pixels, CountingWriter(), "test")
-    kinds = Counter(str(key[0]).split("-")[0] for key in graph.to_dict())
-    assert len(keys) == 1
+    batch = _region_graph(plan, region, missing, pixels, CountingWriter(), "test")
+    kinds = Counter(str(key[0]).split("-")[0] for key in batch.graph.to_dict())
+    assert len(batch.tiles) == 1
     assert kinds["pixels"] == 9
 
 
 def test_a_worker_that_dies_is_one_line(one_worker: str) -> None:
     with Client(one_worker, set_as_default=False) as client:
-        batch = {"dies": (os._exit, 1)}, {"dies": 7}
+        batch = Batch({"dies": (os._exit, 1)}, {"dies": 7})
         ((number, error),) = _compute(client, [batch], 1, lambda: None)
     failure = _failure(number, error)
     assert (failure.tile, failure.worker, failure.of_tile) == (7, None, True)

@@ -10,10 +10,10 @@ because only the second may be annotated with the thread it runs on (docs/adr/00
 """
 
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -77,6 +77,17 @@ class _RegionPixels:
         return self.pixels.read(self.plane, window)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What is sent to the scheduler at once."""
+
+    graph: HighLevelGraph | dict[Hashable, Any]
+    tiles: Mapping[Hashable, int]
+    """The keys that are wanted, and the number of the tile that each gives."""
+    avoid: str | None = None
+    """Address of the worker on which this failed before; others are preferred."""
+
+
 def segment_tiles(
     client: Client,
     plan: Plan,
@@ -136,14 +147,10 @@ def derive_levels(
         key = f"level-{run}-{level}-{number}-{attempt}"
         window = grid.write_window(place)
         task = (derive_tile, volume, level, neighbour, number, place.plane, window)
-        return {key: task}, {key: number}
+        return Batch({key: task}, {key: number})
 
     batches = (alone(number, 0) for number in range(len(grid)) if number not in done)
     yield from _settle(client, batches, alone, trouble, idle)
-
-
-Batch = tuple[HighLevelGraph | dict[Hashable, Any], dict[Hashable, int]]
-"""A graph and the keys that are wanted of it, with the number of the tile that each gives."""
 
 
 def _settle(
@@ -168,10 +175,13 @@ def _settle(
     attempt = 0
     while again := trouble.again():
         attempt += 1
-        suspects = [number for number in again if trouble.last(number).worker is None]
-        others = [number for number in again if number not in suspects]
+        failed_on = {number: trouble.last(number).worker for number in again}
+        suspects = [number for number in again if failed_on[number] is None]
+        others = [number for number in again if failed_on[number] is not None]
         for numbers, ahead in ((others, _TILES_AHEAD), (suspects, 1)):
-            singles = (alone(number, attempt) for number in numbers)
+            singles = (
+                replace(alone(number, attempt), avoid=failed_on[number]) for number in numbers
+            )
             yield from _round(client, singles, ahead, trouble, idle)
 
 
@@ -260,7 +270,7 @@ def _region_graph(
         graph = HighLevelGraph.from_collections(f"labels-{name}", labels, dependencies=[haloed])
     layers = {**graph.layers, f"record-{name}": records}
     dependencies = {**graph.dependencies, f"record-{name}": {f"labels-{name}"}}
-    return HighLevelGraph(layers, dependencies).cull(set(wanted)), wanted
+    return Batch(HighLevelGraph(layers, dependencies).cull(set(wanted)), wanted)
 
 
 def _haloed_blocks(plan: Plan, region: Region, pixels: MirroredPixels, name: str) -> da.Array:
@@ -302,9 +312,8 @@ def _compute(
     try:
         while True:
             while completed.count() < ahead and (batch := next(waiting, None)):
-                graph, wanted = batch
-                numbers.update(wanted)
-                completed.update(client.get(graph, list(wanted), sync=False))
+                numbers.update(batch.tiles)
+                completed.update(_send(client, batch))
             if not completed.has_ready():
                 idle()
             if completed.is_empty():
@@ -315,6 +324,15 @@ def _compute(
         client.cancel(list(completed.futures))
         _wait_until_idle(client)
         raise
+
+
+def _send(client: Client, batch: Batch) -> list[Future]:
+    preference: dict[str, Any] = {}
+    if batch.avoid is not None:
+        others = [address for address in client.nthreads() if address != batch.avoid]
+        preference = {"workers": others, "allow_other_workers": True} if others else {}
+    futures: list[Future] = client.get(batch.graph, list(batch.tiles), sync=False, **preference)
+    return futures
 
 
 def _wait_until_idle(client: Client) -> None:
