@@ -30,6 +30,7 @@ _HOMES = {
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
     "plan": "tilesegment.usecases.segment",
+    "repair": "tilesegment.usecases.segment",
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
     "train": "tilesegment.usecases.train",
@@ -57,6 +58,7 @@ __all__ = [
     "load_model",
     "open_image",
     "plan",
+    "repair",
     "save_model",
     "segment",
     "train",
@@ -75,7 +77,7 @@ if TYPE_CHECKING:
     from tilesegment.usecases.check import check
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation
-    from tilesegment.usecases.segment import plan, segment
+    from tilesegment.usecases.segment import plan, repair, segment
     from tilesegment.usecases.train import NetworkChoice, Sampling, Validation, train
 
 

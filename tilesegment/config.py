@@ -49,8 +49,10 @@ class ClusterOptions:
     """Who computes."""
 
     kind: str = "cpu"
-    """cpu, gpu, auto, or the address of a running scheduler (tcp://host:port)."""
+    """cpu, gpu, auto, or the address of a running scheduler (tls://host:port, tcp://host:port)."""
     workers: int | None = None
     """Number of worker processes; None chooses: one per GPU, or one per four CPU cores."""
     memory_limit: str | None = None
     """Memory at which a worker is restarted, as "8GB"; None divides the machine's."""
+    insecure: bool = False
+    """Whether a scheduler on another machine may be spoken to without encryption."""

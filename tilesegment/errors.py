@@ -43,3 +43,19 @@ class IncompleteError(TilesegmentError):
     """The run stopped before every tile was done; what is done is kept for the next run."""
 
     exit_code = 4
+
+
+class QuarantineError(IncompleteError):
+    """Some tiles failed everywhere; all others are done and kept."""
+
+    exit_code = 5
+
+
+class PreemptedError(IncompleteError):
+    """A batch system asked the run to stop; what is done is kept for the next run."""
+
+    exit_code = 75
+
+
+class UnexpectedError(TilesegmentError):
+    """Something that nobody foresaw, on a worker; told by its type and first line."""

@@ -99,6 +99,11 @@ class TileGrid:
         """Position of `tile` in the order of `tiles`."""
         return (tile.plane * self.rows + tile.row) * self.columns + tile.column
 
+    def tile_at(self, number: int) -> Tile:
+        """The tile of this number."""
+        plane, position = divmod(number, self.rows * self.columns)
+        return Tile(plane, *divmod(position, self.columns))
+
     def write_window(self, tile: Tile) -> Window:
         """What the tile writes: its square, cut at the image's rim."""
         return self._square(tile).clipped(self.image)

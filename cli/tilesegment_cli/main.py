@@ -17,6 +17,7 @@ from tilesegment_cli.models import models
 from tilesegment_cli.plan import plan
 from tilesegment_cli.run import run
 from tilesegment_cli.train import train
+from tilesegment_cli.verify import verify
 
 _INTERRUPTED = 130
 
@@ -36,7 +37,7 @@ def tilesegment() -> None:
     """
 
 
-for command in (import_, info, plan, run, export, check, models, train, evaluate):
+for command in (import_, info, plan, run, verify, export, check, models, train, evaluate):
     tilesegment.add_command(command)
 
 

@@ -1,11 +1,13 @@
 """Options that several commands share, and how sizes are written."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
-from tilesegment.config import MOST_VIEWS
+from tilesegment.config import MOST_VIEWS, ClusterOptions, RunOptions
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -23,9 +25,12 @@ average_option = click.option(
 
 
 def run_options(command: Command) -> Command:
-    """Options that decide what is computed: the same for `run` and `plan`."""
-    for option in reversed(
-        (
+    """Options that decide what is computed; the command gets `model`, and the rest as `options`."""
+    return _gathered(
+        command,
+        RunOptions,
+        "options",
+        [
             click.option(
                 "--model",
                 default="nuclei",
@@ -41,6 +46,7 @@ def run_options(command: Command) -> Command:
             ),
             click.option(
                 "--pixel-size",
+                "pixel_size_um",
                 type=click.FloatRange(min=0, min_open=True),
                 metavar="UM",
                 help="Micrometres per pixel that the network is shown, from the level that fits "
@@ -74,21 +80,23 @@ def run_options(command: Command) -> Command:
                 help="Arithmetic of the network; auto is the fastest that the device has.",
             ),
             average_option,
-        )
-    ):
-        command = option(command)
-    return command
+        ],
+    )
 
 
 def cluster_options(command: Command) -> Command:
-    """Options that decide who computes."""
-    for option in reversed(
-        (
+    """Options that decide who computes; the command gets them as `cluster`."""
+    return _gathered(
+        command,
+        ClusterOptions,
+        "cluster",
+        [
             click.option(
                 "--cluster",
+                "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|tcp://HOST:PORT",
+                metavar="cpu|gpu|auto|tls://HOST:PORT|tcp://HOST:PORT",
                 help="This machine's cores, its GPUs (one worker each), or a running scheduler.",
             ),
             click.option(
@@ -98,14 +106,34 @@ def cluster_options(command: Command) -> Command:
             ),
             click.option(
                 "--memory-limit",
-                "limit_text",
+                "memory_limit",
                 metavar="SIZE",
                 help='Memory of a worker, as "8GB"; beyond it dask restarts the worker.',
             ),
-        )
-    ):
-        command = option(command)
-    return command
+            click.option(
+                "--insecure-cluster",
+                "insecure",
+                is_flag=True,
+                help="Allow tcp:// to another machine: unencrypted, and open to all between.",
+            ),
+        ],
+    )
+
+
+def _gathered(
+    command: Command, kind: type[Any], name: str, options: Sequence[Callable[..., Any]]
+) -> Command:
+    """The command with these options; those that are fields of `kind` come as one object."""
+    gathers = [field.name for field in fields(kind)]
+
+    @wraps(command)
+    def gathered(**values: Any) -> Any:
+        chosen = kind(**{key: values.pop(key) for key in gathers})
+        return command(**values, **{name: chosen})
+
+    for option in reversed(options):
+        gathered = option(gathered)
+    return cast("Command", gathered)
 
 
 def _tile(context: click.Context, parameter: click.Parameter, value: str) -> int | None:

@@ -1,14 +1,14 @@
 """``tilesegment plan``."""
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment.config import BlendKind, ClusterOptions, Precision, RunOptions
 from tilesegment_cli.options import cluster_options, human_bytes, human_seconds, run_options
 
 if TYPE_CHECKING:
+    from tilesegment.config import ClusterOptions, RunOptions
     from tilesegment.planning import Plan, Source
 
 
@@ -26,16 +26,8 @@ Examples:
 def plan(
     image: str,
     model: str,
-    level: int | None,
-    pixel_size: float | None,
-    blend: str | None,
-    overlap: float | None,
-    tile: int | None,
-    precision: str,
-    average: int,
-    cluster: str,
-    workers: int | None,
-    limit_text: str | None,
+    options: "RunOptions",
+    cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
     """Print what `run` with the same options would do and cost; write nothing.
@@ -47,17 +39,8 @@ def plan(
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
-    options = RunOptions(
-        level,
-        tile,
-        cast("Precision", precision),
-        pixel_size,
-        cast("BlendKind | None", blend),
-        overlap,
-        average,
-    )
     planned = make_plan(image, model, options)
-    chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
+    chosen = resolve_kind(cluster)
     seconds = estimate_seconds(planned, model, options, chosen)
     facts = _facts(planned, seconds)
     click.echo(json.dumps(facts) if as_json else _text(planned, facts))

@@ -1,17 +1,20 @@
 """``tilesegment run``."""
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment.config import BlendKind, ClusterOptions, Precision, RunOptions
-from tilesegment.errors import IncompleteError
+from tilesegment.errors import IncompleteError, OptionError, PreemptedError
 from tilesegment_cli.options import cluster_options, human_seconds, run_options
 from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
+    from tilesegment.config import ClusterOptions, RunOptions
     from tilesegment.usecases.segment import RunSummary
 
 
@@ -34,25 +37,39 @@ Examples:
     metavar="STORE",
     help="Write the label image to this place instead of IMAGE/labels/NAME.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a label image of the same name.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a label image of the same name, once the new one is whole.",
+)
+@click.option(
+    "--take-over", is_flag=True, help="Go on although another run is writing; that one stops."
+)
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Publish although some tiles failed everywhere; they are background, and listed.",
+)
+@click.option("--keep-ledger", is_flag=True, help="Keep the record of the run with the labels.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Compute tiles of finished labels anew that are lost, damaged or failed.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def run(
     image: str,
     model: str,
-    level: int | None,
-    pixel_size: float | None,
-    blend: str | None,
-    overlap: float | None,
-    tile: int | None,
-    precision: str,
-    average: int,
+    options: "RunOptions",
     labels: str | None,
     output: str | None,
     overwrite: bool,
-    cluster: str,
-    workers: int | None,
-    limit_text: str | None,
+    take_over: bool,
+    allow_partial: bool,
+    keep_ledger: bool,
+    repair: bool,
+    cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
     """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
@@ -63,30 +80,44 @@ def run(
 
     \b
     Exit codes: 0 done; 1 error; 2 usage; 3 the labels belong to another run;
-    4 stopped before the end, run again to resume.
+    4 stopped before the end, run again to resume; 5 some tiles failed everywhere;
+    75 stopped by a batch system (SIGTERM), run again to resume.
     """
+    from tilesegment.usecases.segment import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
+    if repair and (overwrite or take_over or allow_partial or keep_ledger):
+        raise OptionError("--repair mends finished labels; leave out the other options of a run")
     try:
-        with show_run() as report:
-            summary = segment(
-                image,
-                model,
-                labels=labels,
-                output=output,
-                options=RunOptions(
-                    level,
-                    tile,
-                    cast("Precision", precision),
-                    pixel_size,
-                    cast("BlendKind | None", blend),
-                    overlap,
-                    average,
-                ),
-                cluster=ClusterOptions(cluster, workers, limit_text),
-                overwrite=overwrite,
-                report=report,
-            )
+        with _stop_on_sigterm(), show_run() as report:
+            if repair:
+                summary = repair_labels(
+                    image,
+                    model,
+                    labels=labels,
+                    output=output,
+                    options=options,
+                    cluster=cluster,
+                    report=report,
+                )
+            else:
+                summary = segment(
+                    image,
+                    model,
+                    labels=labels,
+                    output=output,
+                    options=options,
+                    cluster=cluster,
+                    overwrite=overwrite,
+                    take_over=take_over,
+                    allow_partial=allow_partial,
+                    keep_ledger=keep_ledger,
+                    report=report,
+                )
+    except _Terminated as signalled:
+        raise PreemptedError(
+            "asked to stop (SIGTERM); run the same command again to go on: finished tiles are kept"
+        ) from signalled
     except KeyboardInterrupt as interrupt:
         raise IncompleteError(
             "stopped; run the same command again to go on: finished tiles are kept"
@@ -94,10 +125,35 @@ def run(
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it some time before they kill."""
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop the run as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
     if summary.status == "already complete":
         return f"Already complete: {summary.labels}\nClasses: {shares}"
+    for place in summary.quarantined:
+        rows, columns = place["rows"], place["columns"]
+        click.echo(
+            f"Warning: plane {place['plane']}, rows {rows[0]} to {rows[1]}, columns {columns[0]} "
+            f"to {columns[1]} are background: {place['reason']}",
+            err=True,
+        )
     resumed = f" ({summary.skipped} from an earlier run)" if summary.skipped else ""
     return (
         f"Labels:  {summary.labels}\n"

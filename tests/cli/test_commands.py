@@ -16,7 +16,18 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 
 PROGRAM = Path(sys.executable).with_name("tilesegment")
-COMMANDS = ["import", "info", "plan", "run", "export", "check", "models", "train", "evaluate"]
+COMMANDS = [
+    "import",
+    "info",
+    "plan",
+    "run",
+    "verify",
+    "export",
+    "check",
+    "models",
+    "train",
+    "evaluate",
+]
 MakeModel = Callable[..., Path]
 
 
@@ -109,6 +120,9 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
     [
         (["run", "nowhere.zarr"], 1, "nowhere.zarr; give the path of an OME-Zarr image"),
         (["run"], 2, "Missing argument 'IMAGE'"),
+        (["run", "IMAGE", "--repair", "--overwrite"], 2, "leave out the other options of a run"),
+        (["run", "IMAGE", "--cluster", "tcp://10.0.0.5:8786"], 2, "use tls:// with certificates"),
+        (["verify", "IMAGE", "--deep"], 1, "has no checksums"),
         (["run", "IMAGE", "--tile", "many"], 2, "'many' is neither auto nor a number"),
         (["run", "IMAGE", "--model", "MODEL", "--tile", "50"], 2, "use 48 or 52"),
         (["run", "IMAGE", "--model", "MODEL", "--level", "9"], 2, "has levels 0 to 1"),
@@ -153,7 +167,16 @@ def test_no_gpu_is_one_line_at_once(image: Path, make_model: MakeModel) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_ctrl_c_keeps_finished_tiles(make_model: MakeModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (signal.SIGINT, 4, "stopped; run the same command again to go on"),
+        (signal.SIGTERM, 75, "asked to stop (SIGTERM); run the same command again to go on"),
+    ],
+)
+def test_a_signal_keeps_finished_tiles(
+    number: int, code: int, message: str, make_model: MakeModel, tmp_path: Path
+) -> None:
     pixels = random_pixels((3, 500, 500), "uint8")
     image = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 250, 250))
     words = ["run", image, "--model", make_model(base_channels=8), "--tile", "32"]
@@ -166,14 +189,17 @@ def test_ctrl_c_keeps_finished_tiles(make_model: MakeModel, tmp_path: Path) -> N
         # A shell in the background ignores the signal, and whatever it starts inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    records = image / "labels" / "model" / ".tilesegment" / "tiles.jsonl"
+    records = image / "labels" / "model" / ".tilesegment" / "tiles-0001.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (records.exists() and records.stat().st_size):
         time.sleep(0.05)
-    os.killpg(run.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(run.pid, number)
+    else:
+        os.kill(run.pid, number)
     _, stderr = run.communicate(timeout=60)
-    assert run.returncode == 4, stderr
-    assert "stopped; run the same command again to go on" in stderr
+    assert run.returncode == code, stderr
+    assert message in stderr
     assert "Traceback" not in stderr
     done = len(records.read_text().splitlines())
     assert 0 < done < 256

@@ -2,15 +2,21 @@
 
 import multiprocessing
 import os
+import shutil
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
+import dask
 import psutil
 import pynvml
 import pytest
+from distributed import LocalCluster
+from distributed.security import Security
 
 from tilesegment.config import ClusterOptions
-from tilesegment.errors import ClusterError
+from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.cluster import (
     count_gpus,
     inference_threads,
@@ -77,9 +83,66 @@ def test_auto_takes_gpus_where_there_are_any(monkeypatch: pytest.MonkeyPatch) ->
     assert resolve_kind(ClusterOptions("auto")).kind == "gpu"
 
 
-def test_a_scheduler_without_workers_is_refused() -> None:
-    from distributed import LocalCluster
+@pytest.mark.parametrize(
+    ("kind", "insecure", "allowed"),
+    [
+        ("tcp://127.0.0.1:8786", False, True),
+        ("tcp://localhost:8786", False, True),
+        ("tcp://[::1]:8786", False, True),
+        ("tcp://10.0.0.5:8786", False, False),
+        ("tcp://head.example.org:8786", False, False),
+        ("tcp://127.0.0.1.example.org:8786", False, False),
+        ("tcp://10.0.0.5:8786", True, True),
+        ("tls://10.0.0.5:8786", False, True),
+    ],
+)
+def test_what_leaves_the_machine_is_encrypted(kind: str, insecure: bool, allowed: bool) -> None:
+    options = ClusterOptions(kind, insecure=insecure)
+    if allowed:
+        assert resolve_kind(options) == options
+    else:
+        with pytest.raises(OptionError, match="use tls:// .* or --insecure-cluster"):
+            resolve_kind(options)
 
+
+def test_tls_without_certificates_is_one_line() -> None:
+    with (
+        pytest.raises(ClusterError, match="needs certificates, and dask is configured with none"),
+        open_cluster(ClusterOptions("tls://127.0.0.1:8786")),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes certificates with openssl")
+def test_a_scheduler_with_certificates_is_used_and_refuses_others(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    subprocess.run(
+        [*command, "-subj", "/CN=test", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    configured = {
+        f"distributed.comm.tls.{role}.{name}": str(path)
+        for role in ("scheduler", "worker", "client")
+        for name, path in (("cert", certificate), ("key", key))
+    }
+    configured["distributed.comm.tls.ca-file"] = str(certificate)
+    with dask.config.set(configured):
+        security = Security(require_encryption=True)
+    with LocalCluster(
+        n_workers=1, processes=False, host="tls://127.0.0.1", security=security,
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:  # fmt: skip
+        address = cluster.scheduler_address
+        with dask.config.set(configured), open_cluster(ClusterOptions(address)) as client:
+            assert len(client.nthreads()) == 1
+        plain = ClusterOptions(address.replace("tls://", "tcp://"))
+        with pytest.raises(ClusterError, match="no dask scheduler"), open_cluster(plain):
+            pass
+
+
+def test_a_scheduler_without_workers_is_refused() -> None:
     with (
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
         pytest.raises(ClusterError, match="has no workers; start some"),

@@ -12,7 +12,7 @@ from distributed import Client
 
 from tests.pictures import random_pixels, write_image
 from tilesegment.errors import IncompleteError
-from tilesegment.execution.engine import _fetch, _region_graph
+from tilesegment.execution.engine import Batch, _compute, _failure, _region_graph
 from tilesegment.geometry import YX, Spacing, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.storage.image import MirroredPixels, open_image
@@ -62,7 +62,7 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     monkeypatch.setattr("tilesegment.execution.engine.predict_tile", where_am_i)
     monkeypatch.setattr("tilesegment.execution.engine.resample_tile", where_resampled)
     region = next(iter(plan.region_list()))
-    graph, keys = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
+    batch = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
@@ -77,7 +77,7 @@ def test_only_the_network_runs_on_its_thread_and_alone(
         executor = ThreadPoolExecutor(1, thread_name_prefix="network")
         for worker in cluster.workers.values():
             worker.executors["test"] = executor
-        records = client.get(graph, keys)
+        records = client.get(batch.graph, list(batch.tiles))
         executor.shutdown()
     assert sorted(number for number, _, _ in records) == list(range(64))
     assert {network for _, network, _ in records} == {"network_0"}
@@ -87,27 +87,29 @@ def test_only_the_network_runs_on_its_thread_and_alone(
 def test_tasks_per_tile_are_bounded(planned: tuple[Plan, MirroredPixels]) -> None:
     plan, pixels = planned
     region = next(iter(plan.region_list()))
-    graph, keys = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
-    kinds = Counter(str(key[0]).split("-")[0] for key in graph.to_dict())
-    assert len(keys) == 64
+    batch = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test")
+    kinds = Counter(str(key[0]).split("-")[0] for key in batch.graph.to_dict())
+    assert len(batch.tiles) == 64
     assert kinds["labels"] == kinds["record"] == 64
     assert kinds["pixels"] == 10 * 10
-    assert len(graph.to_dict()) / 64 < 16
+    assert len(batch.graph.to_dict()) / 64 < 16
 
 
 def test_only_what_the_missing_tiles_need_is_read(planned: tuple[Plan, MirroredPixels]) -> None:
     plan, pixels = planned
     region = next(iter(plan.region_list()))
     missing = list(region.tiles())[27:28]
-    graph, keys = _region_graph(plan, region, missing, pixels, CountingWriter(), "test")
-    kinds = Counter(str(key[0]).split("-")[0] for key in graph.to_dict())
-    assert len(keys) == 1
+    batch = _region_graph(plan, region, missing, pixels, CountingWriter(), "test")
+    kinds = Counter(str(key[0]).split("-")[0] for key in batch.graph.to_dict())
+    assert len(batch.tiles) == 1
     assert kinds["pixels"] == 9
 
 
 def test_a_worker_that_dies_is_one_line(one_worker: str) -> None:
-    with (
-        Client(one_worker, set_as_default=False) as client,
-        pytest.raises(IncompleteError, match="workers died several times .* run the same command"),
-    ):
-        _fetch(client.submit(os._exit, 1, pure=False))
+    with Client(one_worker, set_as_default=False) as client:
+        batch = Batch({"dies": (os._exit, 1)}, {"dies": 7})
+        ((number, error),) = _compute(client, [batch], 1, lambda: None)
+    failure = _failure(number, error)
+    assert (failure.tile, failure.worker, failure.of_tile) == (7, None, True)
+    assert isinstance(failure.error, IncompleteError)
+    assert "workers died several times" in str(failure.error)

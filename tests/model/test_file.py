@@ -87,6 +87,19 @@ def test_a_truncated_file_is_refused(kept: int, tmp_path: Path) -> None:
         read_description(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["[1]", '{"a": 7}', '{"a": {"data_offsets": 1}}', '{"a": {"data_offsets": [0, "x"]}}',
+     '{"__metadata__": 7}', "[" * 100_000],
+)  # fmt: skip
+def test_a_header_of_any_json_is_an_error(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return Path.touch, (Path("/tmp/tilesegment-evil"),)  # noqa: S108
@@ -116,6 +129,14 @@ def test_weights_without_description_are_refused(tmp_path: Path) -> None:
             {"arguments": {"in_channels": 3, "classes": 2, "base_channels": 5, "depth": 1}},
             "do not fit",
         ),
+        ({"arguments": {"in_channels": 3, "classes": 2, "depth": 10**9}}, "larger than the file"),
+        (
+            {"arguments": {"in_channels": 3, "classes": 2, "base_channels": 10**7, "depth": 1}},
+            "larger than the file",
+        ),
+        ({"arguments": {"in_channels": 10**9, "classes": 2, "depth": 1}}, "larger than the file"),
+        ({"arguments": [3, 2]}, "damaged description"),
+        ({"normalisation": 7}, "damaged description"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(

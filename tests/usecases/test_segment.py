@@ -1,7 +1,6 @@
 """A run as its user meets it: what it leaves behind, how it goes on, what it refuses."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from tilesegment.errors import (
     TilesegmentError,
 )
 from tilesegment.execution.cluster import open_cluster
+from tilesegment.storage.ledger import read_records
 from tilesegment.usecases.segment import Progress
 
 MakeModel = Callable[..., Path]
@@ -46,6 +46,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def chunks(folder: Path) -> dict[str, str]:
+    """What every stored object of a label image holds, and their checksums."""
     return {key: value for key, value in digest(folder).items() if "zarr.json" not in key}
 
 
@@ -112,6 +113,53 @@ def test_two_runs_on_the_same_labels_do_not_mix(
     assert summary.computed == 20
 
 
+def test_a_run_that_is_taken_over_stops_and_nothing_is_mixed(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    model, cluster = make_model(), ClusterOptions(one_worker)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    summaries = []
+
+    def second(progress: Progress) -> None:
+        if progress.done == 3:
+            summaries.append(
+                ts.segment(image, model, options=OPTIONS, cluster=cluster, take_over=True)
+            )
+
+    with pytest.raises(OutputError, match="another run has finished .* this one stops"):
+        ts.segment(image, model, options=OPTIONS, cluster=cluster, report=second)
+    (summary,) = summaries
+    assert summary.skipped <= 3
+    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+
+
+def test_an_image_that_changed_is_refused_with_the_difference(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    model, cluster = make_model(), ClusterOptions(one_worker)
+    with pytest.raises(Stop):
+        ts.segment(image, model, options=OPTIONS, cluster=cluster, report=stop_after(3))
+    (chunk,) = (path for path in (image / "0" / "c").rglob("*") if path.is_file())
+    os.utime(chunk, (0, 0))
+    with pytest.raises(OutputConflictError, match=r"\(image chunk times: .* there, .* now\)"):
+        ts.segment(image, model, options=OPTIONS, cluster=cluster)
+
+
+def test_the_ledger_is_kept_on_demand_where_no_reader_looks(
+    image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    cluster = ClusterOptions(one_worker)
+    ts.segment(image, make_model(), options=OPTIONS, cluster=cluster, keep_ledger=True)
+    labels = image / "labels" / "model"
+    kept = labels / "0" / ".tilesegment" / "ledger" / "tiles-0001.jsonl"
+    assert len([record for record in read_records(kept) if record.level == 0]) == 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sorted(name for name, _ in zarr.open_group(labels, mode="r").members()) == [
+            "0", "1", "2",
+        ]  # fmt: skip
+
+
 def test_two_runs_share_the_workers_of_one_scheduler(
     image: Path, make_model: MakeModel, one_worker: str
 ) -> None:
@@ -156,8 +204,7 @@ def test_a_finished_tile_is_not_computed_again(
     with pytest.raises(Stop):
         ts.segment(image, model, options=OPTIONS, cluster=cluster, report=stop_after(5))
     folder = image / "labels" / "model"
-    done = (folder / ".tilesegment" / "tiles.jsonl").read_text().splitlines()
-    number = json.loads(done[0])["tile"]
+    number = next(read_records(folder / ".tilesegment" / "tiles-0001.jsonl")).number
     shard = folder / "0" / "c" / str(number // 4) / str(number % 4)
     planted = shard.stat().st_mtime_ns
     ts.segment(image, model, options=OPTIONS, cluster=cluster)
@@ -210,9 +257,19 @@ def test_another_model_is_refused_and_overwrite_replaces(
     with pytest.raises(OutputConflictError, match="model: sha256:.* there, sha256:.* now"):
         ts.segment(image, other, options=OPTIONS, cluster=cluster)
     assert digest(image) == before
-    summary = ts.segment(image, other, options=OPTIONS, cluster=cluster, overwrite=True)
+    old = chunks(image / "labels" / "model")
+
+    def old_labels_stay(_: Progress) -> None:
+        assert chunks(image / "labels" / "model") == old
+
+    summary = ts.segment(
+        image, other, options=OPTIONS, cluster=cluster, overwrite=True, report=old_labels_stay
+    )
     assert summary.status == "done"
+    assert summary.labels == str(image / "labels" / "model")
+    assert chunks(image / "labels" / "model") != old
     assert ts.open_image(image).label_names() == ["model"]
+    assert {path.name for path in (image / "labels").iterdir()} == {"model", "zarr.json"}
 
 
 def test_an_unfinished_run_of_another_model_is_refused(

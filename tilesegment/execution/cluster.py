@@ -1,6 +1,8 @@
 """Where the workers come from: this machine's cores, its GPUs, or a running scheduler.
 
-Everything started here listens on the loopback address only, the dashboard too.
+Everything started here listens on the loopback address only, the dashboard too. What leaves the
+machine is encrypted and authenticated (tls://): whoever can speak to a scheduler can run code
+on its workers.
 """
 
 import asyncio
@@ -10,12 +12,16 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 from distributed.comm import connect
+from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from tilesegment.config import ClusterOptions
@@ -73,19 +79,40 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
     kind = options.kind
     if kind == "auto":
         kind = "gpu" if count_gpus() else "cpu"
-    if kind not in ("cpu", "gpu") and not kind.startswith("tcp://"):
+    if kind not in ("cpu", "gpu") and not is_address(kind):
         raise OptionError(
-            f"--cluster {kind} is not known; use cpu, gpu, auto, or tcp://host:port of a running "
-            "dask scheduler"
+            f"--cluster {kind} is not known; use cpu, gpu, auto, or tls://host:port (on this "
+            "machine also tcp://host:port) of a running dask scheduler"
         )
-    if kind.startswith("tcp://") and (options.workers or options.memory_limit):
+    if is_address(kind) and (options.workers or options.memory_limit):
         raise OptionError(
             f"--workers and --memory-limit are for workers that this command starts; those of "
             f"{kind} are as they were started"
         )
+    if kind.startswith("tcp://") and not options.insecure and not _is_loopback(kind):
+        raise OptionError(
+            f"{kind} is on another machine, and tcp:// is open to everybody between; use tls:// "
+            "with certificates (docs/reliability.md), or --insecure-cluster on a network of your "
+            "own"
+        )
     if options.memory_limit is not None:
         _parse_limit(options.memory_limit)
-    return ClusterOptions(kind, options.workers, options.memory_limit)
+    return replace(options, kind=kind)
+
+
+def is_address(kind: str) -> bool:
+    """Whether a kind of cluster is the address of a running scheduler."""
+    return kind.startswith(("tcp://", "tls://"))
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parse_limit(text: str) -> int:
@@ -97,7 +124,7 @@ def _parse_limit(text: str) -> int:
 
 def memory_limit(options: ClusterOptions) -> int | None:
     """Bytes at which a worker of ours is restarted; None for workers that are not ours."""
-    if options.kind.startswith("tcp://"):
+    if is_address(options.kind):
         return None
     if options.memory_limit is not None:
         return _parse_limit(options.memory_limit)
@@ -200,16 +227,17 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
 
 @contextmanager
 def _running(address: str) -> Iterator[Client]:
+    security = _security(address)
     try:
         # On a thread of its own: in a notebook this one runs an event loop already.
         with ThreadPoolExecutor(1) as executor:
-            executor.submit(asyncio.run, _greet(address)).result()
+            executor.submit(asyncio.run, _greet(address, security)).result()
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no dask scheduler answers at {address} within {_CONNECT_SECONDS} s; start one with "
             "`dask scheduler` and workers with `dask worker`"
         ) from error
-    with Client(address, set_as_default=False) as client:
+    with Client(address, security=security, set_as_default=False) as client:
         if not client.scheduler_info()["workers"]:
             raise ClusterError(
                 f"the scheduler at {address} has no workers; start some: dask worker {address}"
@@ -217,7 +245,24 @@ def _running(address: str) -> Iterator[Client]:
         yield client
 
 
-async def _greet(address: str) -> None:
+def _security(address: str) -> Security:
+    """The certificates that dask is configured with.
+
+    Raises:
+        ClusterError: if the address needs some and there are none.
+    """
+    security = Security()
+    if address.startswith("tls://") and not (security.tls_ca_file and security.tls_client_cert):
+        raise ClusterError(
+            f"{address} needs certificates, and dask is configured with none; set "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+        )
+    return security
+
+
+async def _greet(address: str, security: Security) -> None:
     """Exchange dask's greeting: a client alone would wait for ever for a server of another kind."""
-    comm = await asyncio.wait_for(connect(address), _CONNECT_SECONDS)
+    arguments = security.get_connection_args("client")
+    comm = await asyncio.wait_for(connect(address, **arguments), _CONNECT_SECONDS)
     await comm.close()

@@ -10,10 +10,10 @@ because only the second may be annotated with the thread it runs on (docs/adr/00
 """
 
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -25,10 +25,18 @@ from dask.array.overlap import overlap
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
-from tilesegment.errors import IncompleteError
+from tilesegment.errors import IncompleteError, InputError, UnexpectedError
 from tilesegment.execution.memory import yield_to_inference
-from tilesegment.execution.worker import TileWriter, predict_tile, resample_tile
+from tilesegment.execution.worker import (
+    TileWriter,
+    WorkerFault,
+    derive_tile,
+    predict_tile,
+    resample_tile,
+    told_by_worker,
+)
 from tilesegment.planning import Plan
+from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
@@ -57,7 +65,10 @@ class _RegionPixels:
 
     def __getitem__(self, selection: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
         yield_to_inference()
-        _, rows, columns = selection
+        with told_by_worker():
+            return self._read(*selection[1:])
+
+    def _read(self, rows: slice, columns: slice) -> npt.NDArray[Any]:
         window = Window(
             self.top + rows.start,
             self.left + columns.start,
@@ -67,42 +78,168 @@ class _RegionPixels:
         return self.pixels.read(self.plane, window)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What is sent to the scheduler at once."""
+
+    graph: HighLevelGraph | dict[Hashable, Any]
+    tiles: Mapping[Hashable, int]
+    """The keys that are wanted, and the number of the tile that each gives."""
+    avoid: str | None = None
+    """Address of the worker on which this failed before; others are preferred."""
+
+
 def segment_tiles(
     client: Client,
     plan: Plan,
     pixels: MirroredPixels,
     writer: TileWriter,
     plugin: str,
-    done: Mapping[int, TileRecord],
+    done: Container[int],
+    trouble: Trouble,
+    idle: Callable[[], None],
 ) -> Iterator[TileRecord]:
     """Segment and write every tile that is not done; yield each record as it comes.
 
+    Args:
+        client: of the workers, which hold the model.
+        plan: what is to be done.
+        pixels: of the image.
+        writer: of the labels.
+        plugin: name of the model's plugin.
+        done: numbers of the tiles that are done.
+        trouble: takes note of what fails; tells afterwards which tiles are quarantined.
+        idle: called when no more records are ready for now.
+
     Raises:
-        TilesegmentError: the first that a tile raised; later tiles are not begun.
+        TilesegmentError: if something failed that another try cannot mend.
     """
     grid = plan.grid
-    batches = (
+    regions = (
         _region_graph(plan, region, tiles, pixels, writer, plugin)
         for region in plan.region_list()
         if (tiles := [tile for tile in region.tiles() if grid.number(tile) not in done])
     )
-    yield from _compute(client, batches, _TILES_AHEAD)
+
+    def alone(number: int, attempt: int) -> Batch:
+        tile = grid.tile_at(number)
+        region = Region(tile.plane, tile.row, tile.column, 1, 1)
+        return _region_graph(plan, region, [tile], pixels, writer, plugin, attempt)
+
+    yield from _settle(client, regions, alone, trouble, idle)
 
 
 def derive_levels(
-    client: Client, volume: LabelVolume, level: int, neighbour: int, tile: int, run: str
-) -> Iterator[Window]:
-    """Write one pyramid level from the next one that is stored; yield each window when done."""
+    client: Client,
+    volume: LabelVolume,
+    level: int,
+    neighbour: int,
+    tile: int,
+    run: str,
+    done: Container[int],
+    trouble: Trouble,
+    idle: Callable[[], None],
+) -> Iterator[TileRecord]:
+    """Write one pyramid level from the next one that is stored; yield each record as it comes."""
     grid = volume.grid(level, tile)
-    batches = (
-        _derive_graph(volume, level, neighbour, tile_, grid.write_window(tile_), run)
-        for tile_ in grid.tiles()
-    )
-    yield from _compute(client, batches, _TILES_AHEAD)
+
+    def alone(number: int, attempt: int) -> Batch:
+        place = grid.tile_at(number)
+        key = f"level-{run}-{level}-{number}-{attempt}"
+        window = grid.write_window(place)
+        task = (derive_tile, volume, level, neighbour, number, place.plane, window)
+        return Batch({key: task}, {key: number})
+
+    batches = (alone(number, 0) for number in range(len(grid)) if number not in done)
+    yield from _settle(client, batches, alone, trouble, idle)
 
 
-Batch = tuple[HighLevelGraph | dict[Hashable, Any], list[Hashable]]
-"""A graph and the keys that are wanted of it."""
+def _settle(
+    client: Client,
+    batches: Iterable[Batch],
+    alone: Callable[[int, int], Batch],
+    trouble: Trouble,
+    idle: Callable[[], None],
+) -> Iterator[TileRecord]:
+    """Compute all batches, and what failed again, until each tile is done or quarantined.
+
+    A worker that dies takes innocent tiles with it, so that those are tried one at a time.
+
+    Args:
+        client: of the workers.
+        batches: of tiles, in the order of computing.
+        alone: a batch of one tile, by its number and the number of the attempt.
+        trouble: decides what is tried again.
+        idle: called when no more records are ready for now.
+    """
+    yield from _round(client, batches, _TILES_AHEAD, trouble, idle)
+    attempt = 0
+    while again := trouble.again():
+        attempt += 1
+        failed_on = {number: trouble.last(number).worker for number in again}
+        suspects = [number for number in again if failed_on[number] is None]
+        others = [number for number in again if failed_on[number] is not None]
+        for numbers, ahead in ((others, _TILES_AHEAD), (suspects, 1)):
+            singles = (
+                replace(alone(number, attempt), avoid=failed_on[number]) for number in numbers
+            )
+            yield from _round(client, singles, ahead, trouble, idle)
+
+
+def _round(
+    client: Client,
+    batches: Iterable[Batch],
+    ahead: int,
+    trouble: Trouble,
+    idle: Callable[[], None],
+) -> Iterator[TileRecord]:
+    for number, outcome in _compute(client, batches, ahead, idle):
+        if isinstance(outcome, BaseException):
+            _note(client, trouble, number, outcome)
+        else:
+            trouble.succeeded(number, outcome.worker)
+            yield outcome
+
+
+def _note(client: Client, trouble: Trouble, number: int, error: BaseException) -> None:
+    """Take note of a failure, and retire the worker if it is to blame.
+
+    Raises:
+        TilesegmentError: if another try cannot mend it, or nothing works at all.
+    """
+    failure = _failure(number, error)
+    broken = trouble.failed(failure)
+    if broken is not None:
+        client.retire_workers([broken])
+    if trouble.hopeless or (broken and not client.nthreads()):
+        raise failure.error
+
+
+def _failure(number: int, error: BaseException) -> Failure:
+    """What a failed tile tells.
+
+    Raises:
+        TilesegmentError: if the run cannot go on after it.
+    """
+    if isinstance(error, KilledWorker):
+        died = IncompleteError(
+            "workers died several times at one tile, most likely for lack of memory; use a "
+            "smaller --tile or fewer --workers and run the same command again: finished tiles "
+            "are kept"
+        )
+        return Failure(number, None, died, of_tile=True)
+    if isinstance(error, CancelledError):
+        raise IncompleteError(
+            "the scheduler was lost; run the same command again: finished tiles are kept"
+        ) from error
+    if isinstance(error, WorkerFault):
+        if isinstance(error.error, InputError):
+            return Failure(number, error.worker, error.error, of_tile=True)
+        if isinstance(error.error, UnexpectedError):
+            return Failure(number, error.worker, error.error, of_tile=False)
+        raise error.error from error
+    told = UnexpectedError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    return Failure(number, None, told, of_tile=False)
 
 
 def _region_graph(
@@ -112,12 +249,14 @@ def _region_graph(
     pixels: MirroredPixels,
     writer: TileWriter,
     plugin: str,
+    attempt: int = 0,
 ) -> Batch:
     """Names carry the plugin's, which is new for each run: dask never returns an older result."""
-    name = f"{plugin}-{region.plane}-{region.first_row}-{region.first_column}"
+    name = f"{plugin}-{region.plane}-{region.first_row}-{region.first_column}-{attempt}"
     haloed = _haloed_blocks(plan, region, pixels, name)
     grid = plan.grid
     shown, labels, records = {}, {}, {}
+    wanted: dict[Hashable, int] = {}
     for tile in tiles:
         row, column = tile.row - region.first_row, tile.column - region.first_column
         # Block 0 of each axis is the region's rim.
@@ -129,6 +268,7 @@ def _region_graph(
             block = resampled
         key = (f"labels-{name}", row, column)
         labels[key] = (predict_tile, block, plugin)
+        wanted[f"record-{name}", row, column] = grid.number(tile)
         records[f"record-{name}", row, column] = (
             writer.write, key, grid.number(tile), tile.plane, window,
         )  # fmt: skip
@@ -143,8 +283,7 @@ def _region_graph(
         f"labels-{name}": {f"shown-{name}"} if shown else pixels_layers,
         f"record-{name}": {f"labels-{name}"},
     }
-    keys: list[Hashable] = list(records)
-    return HighLevelGraph(layers, dependencies).cull(set(keys)), keys
+    return Batch(HighLevelGraph(layers, dependencies).cull(set(wanted)), wanted)
 
 
 def _haloed_blocks(plan: Plan, region: Region, pixels: MirroredPixels, name: str) -> da.Array:
@@ -169,38 +308,44 @@ def _steps(cuts: list[int]) -> tuple[int, ...]:
     return tuple(after - before for before, after in pairwise(cuts))
 
 
-def _derive_graph(
-    volume: LabelVolume, level: int, neighbour: int, tile: Tile, window: Window, run: str
-) -> Batch:
-    key = f"level-{run}-{level}-{tile.plane}-{tile.row}-{tile.column}"
-    return {key: (_derive, volume, level, neighbour, tile.plane, window)}, [key]
-
-
-def _derive(volume: LabelVolume, level: int, neighbour: int, plane: int, window: Window) -> Window:
-    volume.derive(level, neighbour, plane, window)
-    return window
-
-
-def _compute(client: Client, batches: Iterable[Batch], ahead: int) -> Iterator[Any]:
+def _compute(
+    client: Client, batches: Iterable[Batch], ahead: int, idle: Callable[[], None]
+) -> Iterator[tuple[int, Any]]:
     """Compute the keys of all batches; a new batch is sent while fewer than `ahead` are awaited.
 
     Each result is fetched and released at once: a result that stayed on a worker would be
     computed again if that worker died.
+
+    Returns:
+        The number of each tile, and its result or the error that it met.
     """
     waiting = iter(batches)
     completed = as_completed(loop=client.loop)
+    numbers: dict[Hashable, int] = {}
     try:
         while True:
             while completed.count() < ahead and (batch := next(waiting, None)):
-                graph, keys = batch
-                completed.update(client.get(graph, keys, sync=False))
+                numbers.update(batch.tiles)
+                completed.update(_send(client, batch))
+            if not completed.has_ready():
+                idle()
             if completed.is_empty():
                 return
-            yield _fetch(next(completed))
+            future = next(completed)
+            yield numbers.pop(future.key), _outcome(future)
     except BaseException:
         client.cancel(list(completed.futures))
         _wait_until_idle(client)
         raise
+
+
+def _send(client: Client, batch: Batch) -> list[Future]:
+    preference: dict[str, Any] = {}
+    if batch.avoid is not None:
+        others = [address for address in client.nthreads() if address != batch.avoid]
+        preference = {"workers": others, "allow_other_workers": True} if others else {}
+    futures: list[Future] = client.get(batch.graph, list(batch.tiles), sync=False, **preference)
+    return futures
 
 
 def _wait_until_idle(client: Client) -> None:
@@ -215,18 +360,11 @@ def _executing(dask_worker: Worker) -> int:
     return int(dask_worker.state.executing_count)
 
 
-def _fetch(future: Future) -> Any:
+def _outcome(future: Future) -> Any:
+    """The result, or the error: an interruption of the driver itself is raised as ever."""
     try:
         result = future.result()
-    except KilledWorker as error:
-        raise IncompleteError(
-            "workers died several times at one tile, most likely for lack of memory; use a "
-            "smaller --tile or fewer --workers and run the same command again: finished tiles "
-            "are kept"
-        ) from error
-    except CancelledError as error:
-        raise IncompleteError(
-            "the scheduler was lost; run the same command again: finished tiles are kept"
-        ) from error
+    except (Exception, CancelledError) as error:
+        return error
     future.release()
     return result

@@ -5,7 +5,11 @@ thread of its own, so that the device never waits for a disk, and never holds tw
 """
 
 import asyncio
+import os
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +20,9 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
-from tilesegment.errors import IncompleteError
+from tilesegment.errors import IncompleteError, TilesegmentError, UnexpectedError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
+from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.model.file import ModelDescription
 from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
@@ -32,6 +37,37 @@ _TILES_BETWEEN_RETURNS = 32
 
 THREAD_NAME = "inference"
 """How the network's thread is called, for people who look at a worker."""
+_LOST_DEVICE = 86
+"""Exit code of a worker whose GPU has failed; its nanny starts it again."""
+_PAUSE_SECONDS = 0.5
+"""After an unforeseen error: a broken worker must not eat all tiles before it is retired."""
+
+
+class WorkerFault(Exception):  # noqa: N818 - carries an error, and is none of the user's
+    """An error of a task, and the address of the worker that it happened on."""
+
+    def __init__(self, worker: str, error: TilesegmentError) -> None:
+        super().__init__(worker, error)
+        self.worker, self.error = worker, error
+
+
+@contextmanager
+def told_by_worker() -> Iterator[None]:
+    """Errors inside become a `WorkerFault`; unforeseen ones an `UnexpectedError` in it."""
+    try:
+        yield
+    except TilesegmentError as error:
+        raise WorkerFault(_address(), error) from error
+    except Exception as error:
+        time.sleep(_PAUSE_SECONDS)
+        first_line = str(error).partition("\n")[0]
+        told = UnexpectedError(f"{type(error).__name__}: {first_line}")
+        raise WorkerFault(_address(), told) from error
+
+
+def _address() -> str:
+    address: str = get_worker().address
+    return address
 
 
 @dataclass(frozen=True)
@@ -78,6 +114,8 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     model: WorkerModel
     _predictor: "Future[Predictor] | None" = field(default=None, init=False)
     _tiles: int = field(default=0, init=False)
+    _parts: int = field(default=1, init=False)
+    """Pieces per side that a tile is predicted in; grows when memory runs out."""
 
     async def setup(self, worker: Worker) -> None:
         keep_freed_memory()
@@ -93,15 +131,28 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     def predict(self, pixels: npt.NDArray[Any]) -> Labels:
         """Labels of one haloed tile; called on the network's thread only.
 
+        Where memory runs out the tile is predicted in smaller pieces, and so are all later
+        ones. A GPU that has failed takes the process with it: it would fail for ever.
+
         Raises:
-            IncompleteError: if the tile does not fit into memory.
+            IncompleteError: if not even the smallest piece fits into memory.
         """
         import torch
 
-        try:
-            labels = self.predictor.labels(pixels)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise IncompleteError("a tile did not fit into memory; use a smaller --tile") from error
+        while True:
+            try:
+                labels = in_parts(self.predictor, pixels, self._parts)
+                break
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                self._parts *= 2
+                if not can_split(self.predictor.geometry, pixels, self._parts):
+                    raise IncompleteError(
+                        "a tile did not fit into memory; use a smaller --tile"
+                    ) from error
+            except torch.AcceleratorError:
+                os._exit(_LOST_DEVICE)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         self._tiles += 1
         if self._tiles % _TILES_BETWEEN_RETURNS == 0:
             return_free_memory()
@@ -123,8 +174,47 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Labels:
     Returns:
         (tile, tile), unsigned integer.
     """
-    model: ModelPlugin = get_worker().plugins[plugin]
-    return model.predict(pixels)
+    with told_by_worker():
+        model: ModelPlugin = get_worker().plugins[plugin]
+        return model.predict(pixels)
+
+
+def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:
+    """Whether a haloed tile can be predicted in so many pieces per side."""
+    side: int = pixels.shape[-1] - 2 * geometry.halo
+    return side // parts >= geometry.alignment
+
+
+def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> Labels:
+    """Labels of one haloed tile, predicted in `parts` x `parts` pieces: the same labels.
+
+    A piece is a tile of its own, with its halo, and on the network's grid; the last of a row or
+    column is moved back to end where the tile ends.
+
+    Args:
+        predictor: the network.
+        pixels: (c, tile + 2 * halo, tile + 2 * halo).
+        parts: pieces per side.
+
+    Returns:
+        (tile, tile), unsigned integer.
+    """
+    if parts == 1:
+        return predictor.labels(pixels)
+    halo, alignment = predictor.geometry.halo, predictor.geometry.alignment
+    side = pixels.shape[-1] - 2 * halo
+    piece = round_up(-(-side // parts), alignment)
+    starts = [min(part * piece, side - piece) for part in range(parts)]
+    labels: Labels | None = None
+    for top in starts:
+        for left in starts:
+            haloed = pixels[:, top : top + piece + 2 * halo, left : left + piece + 2 * halo]
+            part = predictor.labels(np.ascontiguousarray(haloed))
+            if labels is None:
+                labels = np.empty((side, side), part.dtype)
+            labels[top : top + piece, left : left + piece] = part
+    assert labels is not None  # noqa: S101 - parts is at least 1
+    return labels
 
 
 def resample_tile(
@@ -159,9 +249,25 @@ class TileWriter:
         if self.resampling is not None:
             labels = self.resampling.on_level(labels, window)
         inside = labels[: window.height, : window.width]
-        self.volume.write(self.level, plane, window, inside)
-        counts = np.bincount(inside.ravel(), minlength=max(self.values) + 1)
-        return TileRecord(number, tuple(int(counts[value]) for value in self.values))
+        with told_by_worker():
+            written = self.volume.write(self.level, plane, window, inside)
+        counts = np.bincount(written.labels.ravel(), minlength=max(self.values) + 1)
+        return TileRecord(
+            number,
+            tuple(int(counts[value]) for value in self.values),
+            self.level,
+            written.objects,
+            _address(),
+        )
+
+
+def derive_tile(
+    volume: LabelVolume, level: int, neighbour: int, number: int, plane: int, window: Window
+) -> TileRecord:
+    """Write one tile of a pyramid level from the next one that is stored."""
+    with told_by_worker():
+        written = volume.derive(level, neighbour, plane, window)
+    return TileRecord(number, (), level, written.objects, _address())
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,7 @@ def read_description(path: str | Path) -> ModelDescription:
                 f"{path} holds the architecture {description['architecture']!r}, "
                 "this version runs 'unet'; update tilesegment"
             )
+        _refuse_giant(description["arguments"], path.stat().st_size, str(path))
         return ModelDescription(
             arguments=description["arguments"],
             classes=tuple(
@@ -228,7 +229,7 @@ def read_description(path: str | Path) -> ModelDescription:
             pixel_size_um=description["pixel_size_um"],
             training=description["training"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} has a damaged description ({error}); export it again") from error
 
 
@@ -264,6 +265,20 @@ def load_model_bytes(content: bytes, name: str) -> "UNet":
     return network.eval()
 
 
+def _refuse_giant(arguments: Mapping[str, Any], size: int, name: str) -> None:
+    """Refuse a description of a network that is larger than its file, before it is built.
+
+    Raises:
+        ModelError: if the deepest convolution alone has more weights than the file has bytes.
+    """
+    widest = int(arguments.get("base_channels", 64)) * 2 ** min(int(arguments["depth"]), 64)
+    outer = max(int(arguments["in_channels"]), int(arguments["classes"]))
+    if max(9 * widest**2, outer) > size:
+        raise ModelError(
+            f"{name} describes a network that is larger than the file; export it again"
+        )
+
+
 def model_hash(path: str | Path) -> str:
     """SHA-256 of the model file, as ``sha256:…``."""
     with Path(path).open("rb") as file:
@@ -292,9 +307,13 @@ def _parse_header(file: IO[bytes], size: int, name: str) -> dict[str, Any]:
         raise ModelError(_truncated(name) if text[:1] == b"{" else _other_kind(name))
     try:
         header: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+        needed = 8 + length + max(_tensor_ends(header.values()), default=0)
+        header.setdefault("__metadata__", {}).get(METADATA_KEY)
+    except (ValueError, RecursionError) as error:
         raise ModelError(_other_kind(name)) from error
-    needed = 8 + length + max(_tensor_ends(header.values()), default=0)
+    # What a stranger wrote may be any JSON.
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ModelError(f"{name} has a damaged header ({error}); export it again") from error
     if size < needed:
         raise ModelError(_truncated(name, f"{size} of {needed} bytes"))
     return header

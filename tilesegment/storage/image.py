@@ -16,10 +16,15 @@ import zarr
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
+from zarr.storage import LocalStore, StorePath
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX, Spacing
-from tilesegment.storage.stores import open_group
+from tilesegment.retry import is_transient
+from tilesegment.storage.inventory import Inventory, take_inventory
+from tilesegment.storage.limits import check_array, check_document, guarded
+from tilesegment.storage.objects import patiently
+from tilesegment.storage.stores import LostObjectError, StrictStore, open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
 OMEVersion = Literal["0.4", "0.5"]
@@ -134,10 +139,27 @@ class Image:
         ome = attributes.get("ome", attributes)
         return [str(name) for name in ome.get("labels", [])]
 
-    def pixels(self, level: int) -> "MirroredPixels":
-        """The pixels of a level, extended by mirroring."""
+    def pixels(self, level: int, absent: Path | None = None) -> "MirroredPixels":
+        """The pixels of a level, extended by mirroring.
+
+        Args:
+            level: of the image.
+            absent: file with the keys of the chunks that may be missing, see `StrictStore`;
+                by default any may be.
+        """
         array = self.group[self.levels[level].path]
+        if absent is not None:
+            store = StrictStore(LocalStore(self.location, read_only=True), absent)
+            array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
+
+    def inventory(self, level: int) -> Inventory:
+        """Which chunks of a level are there, and of what size.
+
+        Raises:
+            InputError: if one lies outside the image, behind a symbolic link.
+        """
+        return take_inventory(self.group[self.levels[level].path], Path(self.location))
 
     def refuse_non_finite(self) -> None:
         """Look for NaN in the coarsest level of a float image, where averaging has spread them.
@@ -227,13 +249,23 @@ class MirroredPixels:
         for index, position in zip(self.leading, np.unravel_index(plane, lengths), strict=True):
             selection[index] = int(position)
         selection[-2:] = slice(top, bottom), slice(left, right)
+        # Guarded here and not when it is made: zarr cannot pickle codecs that it does not know.
+        array = guarded(self.array)
         try:
-            pixels = np.asarray(self.array[tuple(selection)])
-        except (ValueError, RuntimeError, OSError) as error:
+            pixels = patiently(
+                lambda: np.asarray(array[tuple(selection)]),
+                worth=lambda error: is_transient(error) or isinstance(error, LostObjectError),
+            )
+        except (ValueError, RuntimeError, OSError, LostObjectError) as error:
             where = f"rows {top} to {bottom}, columns {left} to {right} of plane {plane}"
-            kind = "an unreadable" if isinstance(error, OSError) else "a damaged"
-            raise InputError(f"the image has {kind} chunk in {where}: {error}") from error
+            raise InputError(f"the image {_fault(error)} chunk in {where}: {error}") from error
         return pixels if self.channel_axis is not None else pixels[None]
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, LostObjectError):
+        return "has lost a"
+    return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
 
 
 def open_image(location: str | Path) -> Image:
@@ -243,6 +275,17 @@ def open_image(location: str | Path) -> Image:
         InputError: if there is no image; the message says what is there instead.
     """
     group = open_group(location)
+    try:
+        return _read_image(location, group)
+    # Metadata may be anything: whatever does not fit what is looked for ends here.
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        problem = str(error).partition("\n")[0]
+        raise InputError(
+            f"{location} has damaged metadata ({type(error).__name__}: {problem})"
+        ) from error
+
+
+def _read_image(location: str | Path, group: zarr.Group) -> Image:
     attributes = dict(group.attrs)
     version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
     ome = attributes.get("ome", attributes)
@@ -294,13 +337,16 @@ def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
 
 
 def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> Level:
+    for name in ("zarr.json", ".zarray"):
+        check_document(Path(location) / dataset.path / name)
     try:
         array = group[dataset.path]
     except KeyError as error:
         raise InputError(
             f"{location} lacks the array {dataset.path!r} that its metadata names"
         ) from error
-    except (ValueError, TypeError) as error:
+    # zarr raises whatever its parser stumbles over.
+    except Exception as error:
         problem = str(error).partition("\n")[0]
         raise InputError(
             f"{location}/{dataset.path} cannot be read: its Zarr metadata is damaged, or names a "
@@ -314,6 +360,7 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> 
         raise InputError(
             f"{location} has pixels of type {array.dtype}; integers or floats are needed"
         )
+    check_array(array, f"{location}/{dataset.path}")
     scale = [1.0] * ndim
     translation = [0.0] * ndim
     for transform in dataset.coordinateTransformations:

@@ -5,13 +5,13 @@ is only in memory; `LabelVolume.publish` writes it last. Until then no reader se
 image, and afterwards every reader sees the whole.
 """
 
-import errno
 import json
 import shutil
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,26 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from tilesegment.colours import RGB
-from tilesegment.errors import IncompleteError, InputError, OutputError
+from tilesegment.errors import InputError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.image import Image, OMEVersion, open_image
+from tilesegment.storage.objects import (
+    LEDGER_NAME,
+    Publishing,
+    StoredObject,
+    create,
+    describe,
+    patiently,
+    read_document,
+    synchronise,
+    write_document,
+    write_failed,
+)
 from tilesegment.storage.pyramid import Labels, level_factors, pool_by_mode, repeat
+from tilesegment.storage.stores import LostObjectError, StrictStore
 from tilesegment.tiling import TileGrid, Window
 
 PROVENANCE_KEY = "tilesegment"
-LEDGER_NAME = ".tilesegment"
-"""Of the directory in a label image that records an unfinished run."""
-MANIFEST_NAME = "manifest.json"
-"""Of the file in it that says whose run it is."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,15 @@ class LabelLayout:
 
 
 @dataclass(frozen=True)
+class WrittenTile:
+    """What is stored of a tile once it was written."""
+
+    labels: Labels
+    """Ours; or those of whoever wrote this tile before, if they differ."""
+    objects: tuple[StoredObject, ...]
+
+
+@dataclass(frozen=True)
 class LabelVolume:
     """All levels of a label image, writable, whether or not they are published.
 
@@ -75,9 +93,11 @@ class LabelVolume:
     """Per level and axis."""
     documents: Mapping[str, str]
     """Metadata to be published: key relative to the directory, and JSON text."""
+    publishing: Publishing = "link"
+    """How an object gets its name."""
 
-    def write(self, level: int, plane: int, window: Window, labels: Labels) -> None:
-        """Write one tile.
+    def write(self, level: int, plane: int, window: Window, labels: Labels) -> WrittenTile:
+        """Write one tile, unless somebody wrote it before.
 
         Args:
             level: of the pyramid.
@@ -90,16 +110,28 @@ class LabelVolume:
         """
         array = self.arrays[level]
         selection = (*_plane_index(array, plane), *window.slices)
+        encoded = _encode(array, selection, labels)
         try:
-            array[selection] = labels
+            objects = tuple(
+                patiently(partial(create, self.directory, key, content, self.publishing))
+                for key, content in encoded.items()
+            )
         except OSError as error:
-            raise write_failed(error, self.directory) from error
+            needed = sum(map(len, encoded.values()))
+            raise write_failed(error, self.directory, needed) from error
+        ours = [describe(key, content).sha256 for key, content in encoded.items()]
+        if [item.sha256 for item in objects] == ours:
+            return WrittenTile(labels, objects)
+        return WrittenTile(np.asarray(array[selection]), objects)
 
-    def derive(self, level: int, neighbour: int, plane: int, window: Window) -> None:
+    def derive(self, level: int, neighbour: int, plane: int, window: Window) -> WrittenTile:
         """Write one tile of `level` from the next level that is stored already.
 
         A coarser level takes the most frequent label of each block of the finer one; a finer
         level repeats the labels of the coarser one.
+
+        Raises:
+            OutputError: if an object of the stored level is lost or damaged.
         """
         target, source = self.arrays[level], self.arrays[neighbour]
         here = [slice(index, index + 1) for index in _plane_index(target, plane)]
@@ -110,32 +142,43 @@ class LabelVolume:
             self.arrays[coarse].shape, self.scales[coarse],
             self.arrays[fine].shape, self.scales[fine],
         )  # fmt: skip
-        if down:
-            labels = pool_by_mode(_finer(source, here, factors), factors)
-        else:
-            labels = _coarser(source, here, factors)
+        try:
+            if down:
+                labels = pool_by_mode(_finer(source, here, factors), factors)
+            else:
+                labels = _coarser(source, here, factors)
+        except (ValueError, RuntimeError, OSError, LostObjectError) as error:
+            raise OutputError(
+                f"the labels that level {level} is made from cannot be read ({error}); start "
+                "anew with --overwrite"
+            ) from error
         labels = _fill(labels, tuple(part.stop - part.start for part in here))
-        self.write(level, plane, window, labels.reshape(window.height, window.width))
+        return self.write(level, plane, window, labels.reshape(window.height, window.width))
 
     def grid(self, level: int, tile: int) -> TileGrid:
         """The tiles of a level."""
         shape = self.arrays[level].shape
         return TileGrid(YX(*shape[-2:]), int(np.prod(shape[:-2], dtype=int)), tile)
 
-    def publish(self, provenance: Mapping[str, Any]) -> None:
-        """Write the metadata: the arrays first, the label image's own group last.
+    def final_documents(self, provenance: Mapping[str, Any]) -> dict[str, str]:
+        """The metadata as published: key, and JSON text; the arrays first, the root last.
 
         Args:
             provenance: how the labels were made; JSON, stored beside the OME metadata.
         """
         root_keys = ("zarr.json", ".zattrs", ".zgroup")
-        for key, text in self.documents.items():
-            if key not in root_keys:
-                _write_document(self.directory / key, text)
-        for key in root_keys:
-            if key in self.documents:
-                text = _with_provenance(key, self.documents[key], provenance)
-                _write_document(self.directory / key, text)
+        inner = {key: text for key, text in self.documents.items() if key not in root_keys}
+        root = {
+            key: _with_provenance(key, self.documents[key], provenance)
+            for key in root_keys
+            if key in self.documents
+        }
+        return {**inner, **root}
+
+    def publish(self, provenance: Mapping[str, Any]) -> None:
+        """Write the metadata: from now on there is a label image for every reader."""
+        for key, text in self.final_documents(provenance).items():
+            write_document(self.directory / key, text)
 
 
 def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVolume:
@@ -153,7 +196,8 @@ def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVo
     for level in image.levels:
         shape = tuple(level.shape[index] for index in kept)
         array = _create_array(group, level.path, shape, layout, names)
-        stored_at = StorePath(LocalStore(directory), level.path)
+        # Background is stored too: what is missing was lost.
+        stored_at = StorePath(StrictStore(LocalStore(directory)), level.path)
         arrays.append(
             zarr.Array(
                 zarr.AsyncArray(array.metadata, stored_at, config={"write_empty_chunks": True})
@@ -241,6 +285,15 @@ def _shared_transformations(image: Image, kept: Sequence[int]) -> list[dict[str,
     ]
 
 
+def _encode(array: zarr.Array, selection: Any, labels: Labels) -> dict[str, bytes]:
+    """The objects that a tile becomes, by their keys relative to the label image."""
+    objects: dict[str, Any] = {}
+    memory = StorePath(MemoryStore(objects), array.path)
+    settings = {"write_empty_chunks": True}
+    zarr.Array(zarr.AsyncArray(array.metadata, memory, config=settings))[selection] = labels
+    return {key: value.to_bytes() for key, value in objects.items()}
+
+
 def _plane_index(array: zarr.Array, plane: int) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(plane, array.shape[:-2]))
 
@@ -272,17 +325,6 @@ def _fill(labels: Labels, shape: tuple[int, ...]) -> Labels:
     return np.pad(labels, missing, mode="edge") if labels.shape != shape else labels
 
 
-def _write_document(path: Path, text: str) -> None:
-    """Write a small file so that it is either absent or whole."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise write_failed(error, path.parent) from error
-
-
 def _with_provenance(key: str, text: str, provenance: Mapping[str, Any]) -> str:
     document = json.loads(text)
     if key == "zarr.json":
@@ -292,27 +334,13 @@ def _with_provenance(key: str, text: str, provenance: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2)
 
 
-def write_failed(error: OSError, directory: Path) -> OutputError | IncompleteError:
-    """The error that a failed write becomes: what it means, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return IncompleteError(
-            f"no space left for {directory} ({error.strerror}); free some and run the same "
-            "command again: finished tiles are kept"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(
-            f"no permission to write {directory}; choose another place with --output"
-        )
-    return OutputError(f"cannot write {directory}: {error}")
-
-
 def published_provenance(directory: Path) -> Mapping[str, Any] | None:
     """How the label image in a directory was made; None if there is none.
 
     An empty mapping means that there is one, made by something else.
     """
     for key, attributes in (("zarr.json", "attributes"), (".zattrs", None)):
-        document = _read_document(directory / key)
+        document = read_document(directory / key)
         if document is not None:
             stored = document.get(attributes, {}) if attributes else document
             return dict(stored.get(PROVENANCE_KEY, {}))
@@ -344,7 +372,7 @@ def refuse_foreign(directory: Path, overwrite: bool) -> None:
 
 def _is_label_image(directory: Path) -> bool:
     for key in ("zarr.json", ".zattrs"):
-        document = _read_document(directory / key) or {}
+        document = read_document(directory / key) or {}
         attributes = document.get("attributes", document)
         if "image-label" in attributes.get("ome", attributes):
             return True
@@ -354,28 +382,18 @@ def _is_label_image(directory: Path) -> bool:
 def list_labels(labels: Path, name: str, version: OMEVersion) -> None:
     """Add `name` to the list of the image's labels; creates the group that holds the list."""
     key = "zarr.json" if version == "0.5" else ".zattrs"
-    document = _read_document(labels / key) or {}
+    document = read_document(labels / key) or {}
     if version == "0.5":
         document.setdefault("zarr_format", 3)
         document.setdefault("node_type", "group")
         ome = document.setdefault("attributes", {}).setdefault("ome", {"version": "0.5"})
     else:
         ome = document
-        _write_document(labels / ".zgroup", json.dumps({"zarr_format": 2}))
+        write_document(labels / ".zgroup", json.dumps({"zarr_format": 2}))
     names = ome.setdefault("labels", [])
     if name not in names:
         names.append(name)
-        _write_document(labels / key, json.dumps(document, indent=2))
-
-
-def unlist_labels(labels: Path, name: str, version: OMEVersion) -> None:
-    """Remove `name` from the list of the image's labels."""
-    key = "zarr.json" if version == "0.5" else ".zattrs"
-    document = _read_document(labels / key) or {}
-    ome = document.get("attributes", {}).get("ome", {}) if version == "0.5" else document
-    if name in ome.get("labels", []):
-        ome["labels"].remove(name)
-        _write_document(labels / key, json.dumps(document, indent=2))
+        write_document(labels / key, json.dumps(document, indent=2))
 
 
 def remove_labels(directory: Path) -> None:
@@ -390,27 +408,43 @@ def remove_labels(directory: Path) -> None:
     shutil.rmtree(removed, ignore_errors=True)
 
 
+def beside_labels(directory: Path) -> Path:
+    """Where the labels that are to replace those in `directory` are written."""
+    return directory.with_name(f".{directory.name}.new")
+
+
+def swap_labels(new: Path, old: Path) -> None:
+    """Put finished labels in the place of others, which are deleted."""
+    remove_labels(old)
+    try:
+        new.rename(old)
+        synchronise(old.parent)
+    except OSError as error:
+        raise write_failed(error, old) from error
+
+
+def finish_swap(directory: Path) -> bool:
+    """Put labels in their place that were finished by a run which was then cut short.
+
+    Returns:
+        Whether there were any.
+    """
+    new = beside_labels(directory)
+    if (new / LEDGER_NAME).exists() or not published_provenance(new):
+        return False
+    swap_labels(new, directory)
+    return True
+
+
 def refresh_consolidated(image: Path) -> None:
     """Renew an image's consolidated metadata, if it has any: readers would miss the labels."""
-    document = _read_document(image / "zarr.json") or {}
+    document = read_document(image / "zarr.json") or {}
     if not document.get("consolidated_metadata") and not (image / ".zmetadata").exists():
         return
     with warnings.catch_warnings():
         # zarr warns that version 3 does not specify it; whoever wrote the image uses it.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(image)
-
-
-def _read_document(path: Path) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error
-    return document
 
 
 def class_names(group: zarr.Group) -> dict[int, str]:

@@ -1,22 +1,48 @@
 """Which tiles are done: what makes a run resumable.
 
-A directory beside the labels holds a manifest, written once, that says whose run it is, and
-one line per finished tile. A tile counts as done when its line is on the disk, which is
-after its pixels were written. A line torn by a crash is ignored.
+A directory in the unfinished label image holds::
+
+    manifest.json      whose run it is; written once
+    drivers/0001       one file per driver that worked on the run; its driver holds a lock on it
+    tiles-0001.jsonl   the tiles that this driver's workers have finished, one line each
+    absent.json        chunks that the image lacked when the run began
+    aside/             files that do not have their name yet
+
+A tile counts as done when its line is on the disk, which is after its objects were. Each line
+starts with a checksum of the rest: a line torn by a crash, or damaged since, is no line.
+
+Only the driver of the highest number is the run's driver. `--take-over` makes a new one; the
+older finds out when it next writes, and stops. Until then both may work: an object is written
+once, whoever writes it, so that their records cannot contradict each other.
 """
 
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import socket
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from tilesegment.errors import IncompleteError, OutputConflictError, OutputError
-from tilesegment.storage.labels import LEDGER_NAME, MANIFEST_NAME, write_failed
+from tilesegment.errors import OutputConflictError, OutputError
+from tilesegment.storage.objects import (
+    LEDGER_NAME,
+    StoredObject,
+    make_aside,
+    settle,
+    synchronise,
+    write_document,
+    write_failed,
+)
+
+MANIFEST_NAME = "manifest.json"
+_MOST_WAITING = 256
+"""Records that are written with one synchronisation, at most."""
 
 
 @dataclass(frozen=True)
@@ -26,93 +52,139 @@ class TileRecord:
     number: int
     """Of the tile in its grid."""
     counts: tuple[int, ...]
-    """Pixels of each class, in the order of the model's classes."""
+    """Pixels of each class, in the order of the model's classes; empty for derived levels."""
+    level: int = 0
+    """Of the label image's pyramid."""
+    objects: tuple[StoredObject, ...] = ()
+    """What the tile became in the store; also where all is background."""
+    worker: str | None = None
+    """Address of the worker that wrote it; not stored."""
 
 
 class Ledger:
     """The record of one run; opened by its driver only.
+
+    Args:
+        labels_directory: the label image.
+        fingerprint: whose run it is; JSON.
+        take_over: go on although another driver is at work; that one will stop.
 
     Raises:
         OutputConflictError: on opening, if the tiles in the directory belong to another run.
         OutputError: if another run has it open, or it cannot be written.
     """
 
-    def __init__(self, labels_directory: Path, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(
+        self, labels_directory: Path, fingerprint: Mapping[str, Any], *, take_over: bool = False
+    ) -> None:
+        self.labels = labels_directory
         self.directory = labels_directory / LEDGER_NAME
-        self.done: dict[int, TileRecord] = {}
+        self.done: dict[tuple[int, int], TileRecord] = {}
+        self._waiting: list[TileRecord] = []
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
-            self._open(fingerprint, labels_directory)
+            make_aside(labels_directory)
+            self._open_manifest(fingerprint)
+            self._driver, self._lock = _become_driver(self.directory / "drivers", take_over)
+            self._read()
+            self._file: IO[str] = self._journal.open("a")
         except OSError as error:
             raise write_failed(error, labels_directory) from error
-        except (ValueError, KeyError) as error:
-            raise OutputError(
-                f"{self.directory} is damaged ({error}); start anew with --overwrite"
-            ) from error
 
-    def _take_lock(self) -> IO[str]:
-        """Held as long as the file is open; the system releases it when the process ends."""
-        lock = (self.directory / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise OutputError(
-                f"another run is writing {self.directory.parent}; wait for it, or use another "
-                "--labels name"
-            ) from error
-        return lock
-
-    def _open(self, fingerprint: Mapping[str, Any], labels_directory: Path) -> None:
+    def _open_manifest(self, fingerprint: Mapping[str, Any]) -> None:
         manifest = self.directory / MANIFEST_NAME
-        if manifest.exists():
-            refuse_other_run(json.loads(manifest.read_text()), fingerprint, labels_directory)
-            self.done = {record.number: record for record in self._records()}
-        else:
-            _write_durably(manifest, json.dumps(dict(fingerprint), indent=2))
-        self._mend_tail()
-        self._file: IO[str] = self._path.open("a")
+        if not manifest.exists():
+            write_document(manifest, json.dumps(dict(fingerprint), indent=2))
+        refuse_other_run(_read_manifest(self.labels), fingerprint, self.labels)
 
     @property
-    def _path(self) -> Path:
-        return self.directory / "tiles.jsonl"
+    def _journal(self) -> Path:
+        return self.directory / f"tiles-{self._driver:04}.jsonl"
 
-    def _records(self) -> Iterator[TileRecord]:
-        if not self._path.exists():
-            return
-        for line in self._path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                entry = json.loads(line)
-                yield TileRecord(entry["tile"], tuple(entry["counts"]))
+    def _read(self) -> None:
+        """Believe each record whose objects are there, and remove the objects of the others."""
+        for journal in sorted(self.directory.glob("tiles-*.jsonl")):
+            for record in read_records(journal):
+                self.done[record.level, record.number] = record
+        for place, record in list(self.done.items()):
+            damaged = [item for item in record.objects if not _has_size(self.labels, item)]
+            if damaged:
+                del self.done[place]
+                for item in damaged:
+                    (self.labels / item.key).unlink(missing_ok=True)
 
-    def _mend_tail(self) -> None:
-        """Cut a last line that a crash left unfinished, so that the next one starts afresh."""
-        if not self._path.exists():
-            return
-        content = self._path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self._path, whole)
+    def believe(self, records: Iterable[TileRecord]) -> None:
+        """Take tiles for done that a published label image has; they are not written down."""
+        for record in records:
+            self.done.setdefault((record.level, record.number), record)
+
+    def finished(self, level: int) -> dict[int, TileRecord]:
+        """The tiles of a level that are done, by number."""
+        return {number: record for (at, number), record in self.done.items() if at == level}
 
     def add(self, record: TileRecord) -> None:
-        """Note that a tile is done; durable when this returns."""
-        line = json.dumps({"tile": record.number, "counts": record.counts})
+        """Note that a tile is done; durable after the next `flush`."""
         try:
-            self._file.write(line + "\n")
+            settled = tuple(settle(self.labels, item) for item in record.objects)
+        except OSError as error:
+            raise write_failed(error, self.labels) from error
+        record = TileRecord(record.number, record.counts, record.level, settled)
+        self._waiting.append(record)
+        self.done[record.level, record.number] = record
+        if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make all records durable.
+
+        Raises:
+            OutputError: if another driver has taken the run over.
+            IncompleteError: if the disk is full.
+        """
+        self.refuse_successor()
+        if not self._waiting:
+            return
+        text = "".join(record_line(record) for record in self._waiting)
+        try:
+            self._file.write(text)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise IncompleteError(
-                f"cannot write {self._path}: {error.strerror}; free some space and run the same "
-                "command again: finished tiles are kept"
-            ) from error
-        self.done[record.number] = record
+            raise write_failed(error, self._journal, len(text)) from error
+        self._waiting.clear()
 
-    def remove(self) -> None:
-        """Forget the run, once its labels are published."""
-        self._close()
-        shutil.rmtree(self.directory)
+    @property
+    def is_newest(self) -> bool:
+        """Whether this is still the run's driver."""
+        return _newest(self.directory / "drivers") == self._driver
+
+    def refuse_successor(self) -> None:
+        """Stop, if this is no longer the run's driver.
+
+        Raises:
+            OutputError: if another driver has taken the run over, or ended it.
+        """
+        if self.is_newest:
+            return
+        if self.directory.exists():
+            raise OutputError(f"another driver has taken over {self.labels}; this one stops")
+        raise OutputError(f"another run has finished or removed {self.labels}; this one stops")
+
+    def remove(self, keep_as: Path | None = None) -> None:
+        """End the run, once its labels are published.
+
+        Args:
+            keep_as: where to keep the ledger; None deletes it.
+        """
+        self.close()
+        if keep_as is not None:
+            shutil.rmtree(keep_as, ignore_errors=True)
+            self.directory.rename(keep_as)
+            shutil.rmtree(keep_as / "aside", ignore_errors=True)
+            return
+        # At once out of the way of a worker that wakes late.
+        gone = self.directory.with_name(f"{LEDGER_NAME}-{uuid.uuid4().hex[:8]}")
+        self.directory.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -123,21 +195,155 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
+        if self._file.closed:
+            return
+        try:
+            self.flush()
+        except (OutputError, OSError):
+            if error is None:
+                raise
+        finally:
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         self._file.close()
         self._lock.close()
 
 
+def _become_driver(drivers: Path, take_over: bool) -> tuple[int, IO[str]]:
+    """The number of a new driver, and the file that it holds locked until it ends.
+
+    Raises:
+        OutputError: if another driver is at work.
+    """
+    if not take_over:
+        refuse_living_driver(drivers.parent.parent)
+    drivers.mkdir(exist_ok=True)
+    number = _newest(drivers) + 1
+    aside = drivers / f"{uuid.uuid4().hex}.partial"
+    # Locked before it has its name: nobody can take this driver for a dead one.
+    lock = aside.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    try:
+        _name_exclusively(aside, drivers / f"{number:04}")
+    except FileExistsError as error:
+        lock.close()
+        raise OutputError(
+            f"another run has just begun to write {drivers.parent.parent}; wait for it"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    synchronise(drivers)
+    return number, lock
+
+
+def refuse_living_driver(labels_directory: Path) -> None:
+    """Refuse labels that another run is writing.
+
+    Raises:
+        OutputError: if there is a driver at work.
+    """
+    newest = _newest_file(labels_directory)
+    if newest.exists() and _is_locked(newest):
+        raise OutputError(
+            f"another run is writing {labels_directory} ({newest.read_text()}); wait for it, use "
+            "another --labels name, or stop it with --take-over"
+        )
+
+
+def clear_finished(labels_directory: Path) -> None:
+    """Remove the ledger of published labels, if its driver died before it could."""
+    newest = _newest_file(labels_directory)
+    if newest.exists() and not _is_locked(newest):
+        shutil.rmtree(labels_directory / LEDGER_NAME, ignore_errors=True)
+
+
+def _name_exclusively(aside: Path, path: Path) -> None:
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here: a directory of the name is exclusive as well.
+        path.with_suffix(".taken").mkdir()
+        aside.rename(path)
+
+
+def _newest_file(labels_directory: Path) -> Path:
+    drivers = labels_directory / LEDGER_NAME / "drivers"
+    return drivers / f"{_newest(drivers):04}"
+
+
+def _newest(drivers: Path) -> int:
+    """The highest number of a driver; 0 if there is none."""
+    if not drivers.is_dir():
+        return 0
+    return max((int(path.name) for path in drivers.iterdir() if path.name.isdigit()), default=0)
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def record_line(record: TileRecord) -> str:
+    """A record as a line: a checksum of the rest, and JSON."""
+    entry = {
+        "level": record.level,
+        "tile": record.number,
+        "counts": record.counts,
+        "objects": [[item.key, item.size, item.sha256] for item in record.objects],
+    }
+    text = json.dumps(entry)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def read_records(path: Path) -> Iterator[TileRecord]:
+    """The records in a file whose lines are whole; what was torn or damaged is passed over."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        checksum, _, text = line.partition(b" ")
+        if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
+            continue
+        entry = json.loads(text)
+        yield TileRecord(
+            entry["tile"],
+            tuple(entry["counts"]),
+            entry["level"],
+            tuple(StoredObject(*item) for item in entry["objects"]),
+        )
+
+
+def _has_size(labels_directory: Path, stored: StoredObject) -> bool:
+    try:
+        return (labels_directory / stored.key).stat().st_size == stored.size
+    except FileNotFoundError:
+        return False
+
+
 def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:
     """Whether a directory holds the tiles of a run with this fingerprint."""
-    manifest = labels_directory / LEDGER_NAME / MANIFEST_NAME
     try:
-        refuse_other_run(json.loads(manifest.read_text()), fingerprint, labels_directory)
-    except (OSError, ValueError, OutputConflictError):
+        refuse_other_run(_read_manifest(labels_directory), fingerprint, labels_directory)
+    except (OSError, OutputError):
         return False
     return True
+
+
+def _read_manifest(labels_directory: Path) -> dict[str, Any]:
+    path = labels_directory / LEDGER_NAME / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise OutputError(f"{path} is damaged ({error}); start anew with --overwrite") from error
+    if not isinstance(manifest, dict):
+        raise OutputError(f"{path} is damaged; start anew with --overwrite")
+    return manifest
 
 
 def refuse_other_run(
@@ -148,11 +354,12 @@ def refuse_other_run(
     Raises:
         OutputConflictError: if they differ; the message names each field with both values.
     """
-    wanted = json.loads(json.dumps(dict(wanted)))
+    there = dict(_fields(stored))
+    now = dict(_fields(json.loads(json.dumps(dict(wanted)))))
     differing = [
-        f"{key}: {_short(stored.get(key))} there, {_short(wanted.get(key))} now"
-        for key in sorted({*stored, *wanted})
-        if stored.get(key) != wanted.get(key)
+        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
+        for key in sorted({*there, *now})
+        if there.get(key) != now.get(key)
     ]
     if differing:
         raise OutputConflictError(
@@ -161,15 +368,15 @@ def refuse_other_run(
         )
 
 
+def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The innermost fields of nested mappings, by their dotted names."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _fields(item, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _write_durably(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

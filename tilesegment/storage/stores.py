@@ -1,11 +1,20 @@
 """Opening zarr groups by path, with an answer for everything else that a path may be."""
 
+import json
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import zarr
 from zarr.errors import ContainsArrayError, GroupNotFoundError
+from zarr.storage import LocalStore, WrapperStore
 
 from tilesegment.errors import InputError
+from tilesegment.storage.limits import check_document
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 _PICTURES = {
     ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".dcm", ".tif", ".tiff", ".png", ".jpg",
@@ -19,18 +28,27 @@ def open_group(location: str | Path) -> zarr.Group:
     Raises:
         InputError: if there is none; the message says what is there instead.
     """
+    scheme, separator, _ = str(location).partition("://")
+    if separator or "::" in str(location):
+        # The rest may hold a password or a signature.
+        raise InputError(
+            f"{scheme}:// is a URL; this version reads images on a disk: copy or mount it"
+        )
     path = Path(location)
     if not path.exists():
         raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
     if path.is_file():
         raise InputError(_about_file(path))
+    for name in ("zarr.json", ".zattrs", ".zgroup", ".zmetadata"):
+        check_document(path / name)
     try:
         return zarr.open_group(path, mode="r", use_consolidated=False)
     except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:
         raise InputError(_about_directory(path)) from error
     except PermissionError as error:
         raise InputError(f"no permission to read {path}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    # zarr raises whatever its parser stumbles over.
+    except Exception as error:
         raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
 
 
@@ -54,3 +72,45 @@ def _about_directory(path: Path) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+class LostObjectError(Exception):
+    """A chunk is not there although it was, or must be."""
+
+
+class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
+    """A store in which a missing chunk is an error; elsewhere zarr reads it as background.
+
+    Args:
+        store: what is read.
+        absent: file with the keys of the chunks that may be missing, a JSON list; None if none
+            may be. It is read when the first one is missing.
+    """
+
+    def __init__(self, store: LocalStore, absent: Path | None = None) -> None:
+        super().__init__(store)
+        self._absent = absent
+
+    def _with_store(self, store: LocalStore) -> Self:
+        return type(self)(store, self._absent)
+
+    async def get(
+        self,
+        key: str,
+        prototype: "BufferPrototype",
+        byte_range: "ByteRequest | None" = None,
+    ) -> "Buffer | None":
+        """As of any store.
+
+        Raises:
+            LostObjectError: if there is nothing under the key, and must be.
+        """
+        value = await self._store.get(key, prototype, byte_range)
+        if value is None and (self._absent is None or key not in _keys(self._absent)):
+            raise LostObjectError(f"{key} is missing")
+        return value
+
+
+@lru_cache(maxsize=4)
+def _keys(path: Path) -> frozenset[str]:
+    return frozenset(json.loads(path.read_text()))

@@ -16,17 +16,36 @@ import numpy as np
 
 from tilesegment.blending import Blend, choose_blend
 from tilesegment.config import ClusterOptions, RunOptions, check_average
-from tilesegment.errors import ClusterError, OutputError, TilesegmentError
+from tilesegment.errors import (
+    ClusterError,
+    OutputConflictError,
+    OutputError,
+    QuarantineError,
+    TilesegmentError,
+)
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.resolution import Resolution, choose_resolution
+from tilesegment.retry import Failure, Trouble
+from tilesegment.storage.checksums import (
+    Checksums,
+    checksums_folder,
+    damaged_objects,
+    find_checksums,
+    read_checksums,
+    write_copies,
+    write_objects,
+)
 from tilesegment.storage.image import Image, open_image
+from tilesegment.storage.inventory import Inventory, write_absent
 from tilesegment.storage.labels import (
     LabelLayout,
     LabelProperties,
     LabelVolume,
+    beside_labels,
+    finish_swap,
     layout_volume,
     levels_to_derive,
     list_labels,
@@ -34,9 +53,18 @@ from tilesegment.storage.labels import (
     refresh_consolidated,
     refuse_foreign,
     remove_labels,
-    unlist_labels,
+    swap_labels,
 )
-from tilesegment.storage.ledger import Ledger, is_unfinished_run, refuse_other_run
+from tilesegment.storage.ledger import (
+    Ledger,
+    TileRecord,
+    clear_finished,
+    is_unfinished_run,
+    refuse_living_driver,
+    refuse_other_run,
+)
+from tilesegment.storage.objects import can_link, write_failed
+from tilesegment.usecases.deep import copied_provenance
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,8 +72,10 @@ if TYPE_CHECKING:
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
 _logger = logging.getLogger(__name__)
-_FINGERPRINT_VERSION = 1
+_FINGERPRINT_VERSION = 2
 _TIMED_TILE = 512
+_TOLD_TILES = 10
+"""Quarantined tiles that an error names; the labels' metadata name all."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +96,7 @@ class Progress:
 class RunSummary:
     """What a run did."""
 
-    status: Literal["done", "already complete"]
+    status: Literal["done", "already complete", "repaired"]
     labels: str
     """Path of the label image."""
     tiles: int
@@ -79,6 +109,8 @@ class RunSummary:
     """Of the processed level, over the seconds above."""
     shares: Mapping[str, float]
     """Share of the image's pixels in each class."""
+    quarantined: tuple[Mapping[str, Any], ...] = ()
+    """Tiles that could not be computed and are background: plane, rows, columns and reason."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,8 @@ class _Job:
     directory: Path
     inside: bool
     """Whether the labels go into the image's own store."""
+    inventory: Inventory
+    """The chunks of the processed level, as they were at the start."""
 
     @property
     def volume(self) -> LabelVolume:
@@ -138,7 +172,36 @@ class _Job:
             "image shape": list(level.shape),
             "image type": str(level.dtype),
             "image metadata": dict(self.image.metadata),
+            "image chunks": self.inventory.objects,
+            "image chunk sizes": self.inventory.sizes,
         }
+
+    def ledger_fingerprint(
+        self, fingerprint: Mapping[str, Any], kind: "WorkerKind"
+    ) -> dict[str, Any]:
+        """What must be equal for two runs to share one ledger."""
+        return {
+            **fingerprint,
+            **asdict(kind),
+            "tile": self.plan.tile,
+            "output chunk": self.plan.output_chunk,
+            "image chunk times": self.inventory.times,
+        }
+
+    @property
+    def checksums(self) -> Path:
+        """Folder of the checksums of the published labels."""
+        return checksums_folder(self.directory, self.image.levels[0].path)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The execution of a job."""
+
+    client: "Client"
+    name: str
+    """New for each run, so that dask never returns an older result."""
+    report: Callable[[Progress], None] | None
 
 
 def plan(
@@ -205,6 +268,9 @@ def segment(
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
     cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     overwrite: bool = False,
+    take_over: bool = False,
+    allow_partial: bool = False,
+    keep_ledger: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -218,7 +284,10 @@ def segment(
         output: a store of its own for the label image; by default ``image/labels/NAME``.
         options: level, tile, precision and views.
         cluster: who computes.
-        overwrite: replace a label image of the same name.
+        overwrite: replace a label image of the same name, once the new one is whole.
+        take_over: go on although another run is writing these labels; that one will stop.
+        allow_partial: publish although some tiles failed everywhere; they are background.
+        keep_ledger: keep the record of the run beside the published labels.
         report: called after each tile.
 
     Raises:
@@ -227,29 +296,142 @@ def segment(
         OptionError: an option cannot work here.
         ClusterError: there are no workers.
         OutputConflictError: the labels belong to another run.
+        QuarantineError: some tiles failed everywhere; all others are kept.
         IncompleteError: the run stopped; finished tiles are kept.
         OutputError: the labels cannot be written.
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
     job = _prepare(image, model, labels, output, options)
+    swapped = finish_swap(job.directory)
     refuse_foreign(job.directory, overwrite)
-    kept = None if overwrite else published_provenance(job.directory)
+    kept = None if overwrite and not swapped else published_provenance(job.directory)
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
         workers = _agree(client, cluster, job)
         fingerprint = job.fingerprint(workers.precision)
-        if kept is not None:
+        if kept is not None and not (overwrite and kept.get("fingerprint") != fingerprint):
             refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
-            return _complete(job, kept)
+            return _complete(job, kept, allow_partial)
         model_for_workers = job.worker_model(workers, inference_threads(cluster))
-        tiles = {**fingerprint, **asdict(workers), "tile": job.plan.tile}
-        run = f"tilesegment-{uuid.uuid4().hex[:12]}"
-        with _model_on_workers(client, run, model_for_workers):
-            if overwrite and not is_unfinished_run(job.directory, tiles):
-                _remove(job)
-            with Ledger(job.directory, tiles) as ledger:
-                return _run(job, client, run, ledger, fingerprint, report)
+        tiles = job.ledger_fingerprint(fingerprint, workers)
+        target = _place(job, tiles, overwrite, take_over)
+        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+        with (
+            _model_on_workers(client, run.name, model_for_workers),
+            Ledger(target.directory, tiles, take_over=take_over) as ledger,
+        ):
+            summary = _run(target, run, ledger, fingerprint, allow_partial)
+            ledger.remove(target.checksums / "ledger" if keep_ledger else None)
+        if target.directory != job.directory:
+            swap_labels(target.directory, job.directory)
+        _announce(job)
+        return replace(summary, labels=str(job.directory))
+
+
+def repair(
+    image: str | Path,
+    model: str | Path = zoo.DEFAULT,
+    *,
+    labels: str | None = None,
+    output: str | Path | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    report: Callable[[Progress], None] | None = None,
+) -> RunSummary:
+    """Compute the tiles of a published label image that are lost, damaged, or had failed.
+
+    Every object is compared with its checksum first. Each that is repaired takes the place of
+    the damaged one at once; nothing else is touched.
+
+    Args:
+        image, model, labels, output, cluster, report: as for `segment`.
+        options: as for `segment`; the tile is that of the labels.
+
+    Raises:
+        OutputConflictError: the labels were made by another model, or of another image.
+        QuarantineError: some tiles failed again.
+        OutputError: there are no finished labels with checksums.
+    """
+    from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
+
+    directory = _prepare(image, model, labels, output, options).directory
+    checksums = read_checksums(find_checksums(directory))
+    kept = copied_provenance(checksums) or published_provenance(directory)
+    if not kept:
+        raise OutputError(f"the metadata of {directory} is lost; start anew with --overwrite")
+    options = replace(options, tile=kept["plan"]["tile"])
+    job = _prepare(image, model, labels, output, options)
+    cluster = resolve_kind(cluster)
+    with open_cluster(cluster) as client:
+        workers = _agree(client, cluster, job)
+        fingerprint = job.fingerprint(workers.precision)
+        refuse_other_run(*_but_for_mended(kept, fingerprint), job.directory)
+        model_for_workers = job.worker_model(workers, inference_threads(cluster))
+        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+        with (
+            _model_on_workers(client, run.name, model_for_workers),
+            Ledger(job.directory, job.ledger_fingerprint(fingerprint, workers)) as ledger,
+        ):
+            ledger.believe(_intact(job, checksums, kept))
+            summary = _repair(job, run, ledger, {**kept, "fingerprint": fingerprint})
+            ledger.remove()
+        _announce(job)
+        return summary
+
+
+def _but_for_mended(
+    provenance: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What must be equal for a repair: not the chunks, where tiles failed for want of them."""
+    stored: Mapping[str, Any] = provenance["fingerprint"]
+    if not provenance["summary"]["quarantined"]:
+        return stored, fingerprint
+    chunks = ("image chunks", "image chunk sizes")
+    return (
+        {key: value for key, value in stored.items() if key not in chunks},
+        {key: value for key, value in fingerprint.items() if key not in chunks},
+    )
+
+
+def _intact(job: _Job, checksums: Checksums, provenance: Mapping[str, Any]) -> Iterator[TileRecord]:
+    """The tiles that need not be computed again.
+
+    Levels that were made from a tile that had failed are all made again.
+    """
+    damaged = {
+        (item.level, item.number) for item in damaged_objects(job.directory, checksums.records)
+    }
+    failed = {place["tile"] for place in provenance["summary"]["quarantined"]}
+    for record in checksums.records:
+        segmented = record.level == job.plan.source.level
+        again = record.number in failed if segmented else bool(failed)
+        if not again and (record.level, record.number) not in damaged:
+            yield record
+
+
+def _repair(job: _Job, run: _Run, ledger: Ledger, provenance: Mapping[str, Any]) -> RunSummary:
+    volume = replace(job.volume, publishing="replace")
+    skipped = len(ledger.finished(job.plan.source.level))
+    started = time.perf_counter()
+    _compute_labels(job, run, volume, ledger, allow_partial=False)
+    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+    whole = {**provenance["summary"], "shares": summary.shares, "quarantined": []}
+    _publish(job, volume, ledger, {**provenance, "summary": whole})
+    return replace(summary, status="repaired")
+
+
+def _place(job: _Job, tiles: Mapping[str, Any], overwrite: bool, take_over: bool) -> _Job:
+    """Where the run writes: beside the labels that it is to replace, otherwise in place."""
+    if not overwrite or not job.directory.exists() or is_unfinished_run(job.directory, tiles):
+        return job
+    beside = beside_labels(job.directory)
+    for directory in (job.directory, beside):
+        if not take_over:
+            refuse_living_driver(directory)
+    if not is_unfinished_run(beside, tiles):
+        remove_labels(beside)
+    return replace(job, directory=beside)
 
 
 def _prepare(
@@ -269,15 +451,17 @@ def _prepare(
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = Path(output).resolve() if output is not None else image / "labels" / name
+    planned = _make_plan(opened, path, description, options)
     return _Job(
         image=opened,
         model=path,
         description=description,
         options=options,
-        plan=_make_plan(opened, path, description, options),
+        plan=planned,
         name=name,
         directory=directory,
         inside=output is None,
+        inventory=opened.inventory(planned.source.level),
     )
 
 
@@ -384,88 +568,178 @@ def _model_on_workers(client: "Client", run: str, model: "WorkerModel") -> Itera
 
 
 def _run(
-    job: _Job,
-    client: "Client",
-    run: str,
-    ledger: Ledger,
-    fingerprint: Mapping[str, Any],
-    report: Callable[[Progress], None] | None,
+    job: _Job, run: _Run, ledger: Ledger, fingerprint: Mapping[str, Any], allow_partial: bool
 ) -> RunSummary:
-    volume = job.volume
-    skipped = len(ledger.done)
+    volume = _choose_publishing(job.volume)
+    skipped = len(ledger.finished(job.plan.source.level))
     started = time.perf_counter()
     try:
-        _segment_tiles(job, client, volume, run, ledger, report)
+        quarantined = _compute_labels(job, run, volume, ledger, allow_partial)
     except TilesegmentError:
-        if not ledger.done:
+        if not ledger.done and ledger.is_newest:
+            ledger.close()
             _remove(job)
         raise
-    _derive_levels(job, client, volume, run, report)
     summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
-    volume.publish(_provenance(fingerprint, summary, job.plan))
-    if job.inside:
-        list_labels(job.directory.parent, job.name, job.image.version)
-        refresh_consolidated(job.directory.parent.parent)
-    ledger.remove()
+    summary = replace(summary, quarantined=_places(job, quarantined))
+    _publish(job, volume, ledger, _provenance(fingerprint, summary, job.plan))
     return summary
 
 
-def _segment_tiles(
-    job: _Job,
-    client: "Client",
-    volume: LabelVolume,
-    run: str,
-    ledger: Ledger,
-    report: Callable[[Progress], None] | None,
-) -> None:
+def _compute_labels(
+    job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger, allow_partial: bool
+) -> dict[int, Failure]:
+    """Compute all that the ledger lacks; returns the last failure of each tile given up.
+
+    Raises:
+        OutputConflictError: if the image was changed meanwhile.
+    """
+    quarantined = _segment_tiles(job, run, volume, ledger)
+    ledger.flush()
+    if quarantined:
+        _quarantine(job, volume, ledger, quarantined, allow_partial)
+    _derive_levels(job, run, volume, ledger)
+    if job.image.inventory(job.plan.source.level).times != job.inventory.times:
+        raise OutputConflictError(
+            f"{job.image.location} was changed while it was segmented; start anew with --overwrite"
+        )
+    return quarantined
+
+
+def _choose_publishing(volume: LabelVolume) -> LabelVolume:
+    """Workers name their objects themselves, where the file system can do so exclusively."""
+    try:
+        return volume if can_link(volume.directory) else replace(volume, publishing="driver")
+    except OSError as error:
+        raise write_failed(error, volume.directory) from error
+
+
+def _publish(job: _Job, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
+    """Checksums first, then the metadata: the label image appears whole, or not at all."""
+    ledger.flush()
+    provenance = {**provenance, "checksums": write_objects(job.checksums, ledger.done.values())}
+    write_copies(job.checksums, volume.final_documents(provenance))
+    volume.publish(provenance)
+
+
+def _announce(job: _Job) -> None:
+    """Let readers of the image find its new labels."""
+    if job.inside:
+        list_labels(job.directory.parent, job.name, job.image.version)
+        refresh_consolidated(job.directory.parent.parent)
+
+
+def _segment_tiles(job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger) -> dict[int, Failure]:
+    """Segment what the ledger lacks; returns the last failure of each tile that is given up."""
     from tilesegment.execution.engine import segment_tiles
     from tilesegment.execution.worker import TileWriter
 
     plan = job.plan
+    level = plan.source.level
     values = tuple(item.value for item in job.description.classes)
-    writer = TileWriter(volume, plan.source.level, values, plan.resampling)
-    pixels = job.image.pixels(plan.source.level)
-    computed = 0
-    _report(report, "tiles", len(ledger.done), len(plan.grid), 0, client)
-    for record in segment_tiles(client, plan, pixels, writer, run, ledger.done):
+    writer = TileWriter(volume, level, values, plan.resampling)
+    absent = write_absent(ledger.directory, job.inventory)
+    pixels = job.image.pixels(level, absent)
+    done, trouble = set(ledger.finished(level)), Trouble()
+    finished, computed = len(done), 0
+    _report(run, "tiles", finished, len(plan.grid), 0)
+    for record in segment_tiles(
+        run.client, plan, pixels, writer, run.name, done, trouble, ledger.flush
+    ):
         ledger.add(record)
+        finished += 1
         computed += sum(record.counts)
-        _report(report, "tiles", len(ledger.done), len(plan.grid), computed, client)
+        _report(run, "tiles", finished, len(plan.grid), computed)
+    quarantined = trouble.quarantined()
+    if quarantined and not finished:
+        raise next(iter(quarantined.values())).error
+    return quarantined
 
 
-def _derive_levels(
+def _quarantine(
     job: _Job,
-    client: "Client",
     volume: LabelVolume,
-    run: str,
-    report: Callable[[Progress], None] | None,
+    ledger: Ledger,
+    quarantined: Mapping[int, Failure],
+    allow_partial: bool,
 ) -> None:
+    """Write background where tiles failed everywhere, if the user allows it.
+
+    Raises:
+        QuarantineError: if not; the message names the tiles.
+    """
+    if not allow_partial:
+        told = "; ".join(
+            f"rows {place['rows'][0]} to {place['rows'][1]}, columns {place['columns'][0]} to "
+            f"{place['columns'][1]} of plane {place['plane']}: {place['reason']}"
+            for place in _places(job, quarantined)[:_TOLD_TILES]
+        )
+        raise QuarantineError(
+            f"{len(quarantined)} of {len(job.plan.grid)} tiles failed everywhere ({told}); all "
+            "others are kept. Run the same command again, or publish with background there "
+            "(--allow-partial) and compute them with --repair once the cause is mended"
+        )
+    level, grid = job.plan.source.level, job.plan.grid
+    nothing = (0,) * len(job.description.classes)
+    for number in quarantined:
+        tile = grid.tile_at(number)
+        window = grid.write_window(tile)
+        background = np.zeros((window.height, window.width), job.description.label_dtype)
+        written = volume.write(level, tile.plane, window, background)
+        ledger.add(TileRecord(number, nothing, level, written.objects))
+
+
+def _places(job: _Job, quarantined: Mapping[int, Failure]) -> tuple[dict[str, Any], ...]:
+    """Where the quarantined tiles lie, and what was wrong with them; JSON."""
+    places = []
+    for number, failure in sorted(quarantined.items()):
+        tile = job.plan.grid.tile_at(number)
+        rows, columns = job.plan.grid.write_window(tile).slices
+        places.append(
+            {
+                "tile": number,
+                "plane": tile.plane,
+                "rows": [rows.start, rows.stop],
+                "columns": [columns.start, columns.stop],
+                "reason": str(failure.error),
+            }
+        )
+    return tuple(places)
+
+
+def _derive_levels(job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger) -> None:
     from tilesegment.execution.engine import derive_levels
 
     steps = list(levels_to_derive(len(volume.arrays), job.plan.source.level))
-    total = sum(len(volume.grid(level, job.plan.tile)) for level, _ in steps)
-    done = pixels = 0
+    grids = {level: volume.grid(level, job.plan.tile) for level, _ in steps}
+    total = sum(map(len, grids.values()))
+    finished = pixels = 0
     for level, neighbour in steps:
-        for window in derive_levels(client, volume, level, neighbour, job.plan.tile, run):
-            done += 1
+        done, trouble = set(ledger.finished(level)), Trouble()
+        finished += len(done)
+        for record in derive_levels(
+            run.client, volume, level, neighbour, job.plan.tile, run.name, done, trouble,
+            ledger.flush,
+        ):  # fmt: skip
+            ledger.add(record)
+            finished += 1
+            window = grids[level].write_window(grids[level].tile_at(record.number))
             pixels += window.height * window.width
-            _report(report, "levels", done, total, pixels, client)
+            _report(run, "levels", finished, total, pixels)
+        for failure in trouble.quarantined().values():
+            raise failure.error
 
 
 def _report(
-    report: Callable[[Progress], None] | None,
-    phase: Literal["tiles", "levels"],
-    done: int,
-    total: int,
-    pixels: int,
-    client: "Client",
+    run: _Run, phase: Literal["tiles", "levels"], done: int, total: int, pixels: int
 ) -> None:
-    if report is not None:
-        report(Progress(phase, done, total, pixels, client.dashboard_link))
+    if run.report is not None:
+        run.report(Progress(phase, done, total, pixels, run.client.dashboard_link))
 
 
 def _summarise(job: _Job, ledger: Ledger, skipped: int, seconds: float) -> RunSummary:
-    counts = np.sum([record.counts for record in ledger.done.values()], axis=0)
+    records = ledger.finished(job.plan.source.level).values()
+    counts = np.sum([record.counts for record in records], axis=0)
     names = [item.name for item in job.description.classes]
     tiles = len(job.plan.grid)
     computed = job.plan.pixels * (tiles - skipped) / tiles
@@ -500,11 +774,20 @@ def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan)
     }
 
 
-def _complete(job: _Job, provenance: Mapping[str, Any]) -> RunSummary:
-    """The summary of a label image that an earlier run has published."""
-    if job.inside:
-        list_labels(job.directory.parent, job.name, job.image.version)
+def _complete(job: _Job, provenance: Mapping[str, Any], allow_partial: bool) -> RunSummary:
+    """The summary of a label image that an earlier run has published.
+
+    Raises:
+        QuarantineError: if some of its tiles are background for want of better.
+    """
+    clear_finished(job.directory)
+    _announce(job)
     earlier = RunSummary(**provenance["summary"])
+    if earlier.quarantined and not allow_partial:
+        raise QuarantineError(
+            f"{job.directory} is complete but for {len(earlier.quarantined)} tiles that failed "
+            "everywhere; mend the cause and compute them with --repair"
+        )
     return replace(
         earlier,
         status="already complete",
@@ -517,9 +800,7 @@ def _complete(job: _Job, provenance: Mapping[str, Any]) -> RunSummary:
 
 
 def _remove(job: _Job) -> None:
-    """Delete the label image, published or not, and the labels group if it becomes empty."""
-    if job.inside:
-        unlist_labels(job.directory.parent, job.name, job.image.version)
+    """Delete labels that never were published, and the labels group if it becomes empty."""
     remove_labels(job.directory)
     if job.inside:
         with suppress(OSError):

@@ -1,0 +1,196 @@
+"""Faults made on purpose while a run goes on: what it does, and how often each tile is computed."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tilesegment as ts
+from tests.pictures import random_pixels, write_image
+from tests.usecases.faults import (
+    LOST_KEY,
+    MARKED,
+    Place,
+    broken_worker,
+    calm,
+    killed_once,
+    kills_always,
+    little_memory,
+    lost_gpu_once,
+    planted,
+    unforeseen,
+    unforeseen_once,
+)
+from tests.usecases.test_segment import MakeModel, chunks
+from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.errors import QuarantineError, UnexpectedError
+from tilesegment.execution.cluster import open_cluster
+from tilesegment.geometry import YX
+from tilesegment.tiling import TileGrid
+
+OPTIONS = RunOptions(tile=32, precision="float32")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Five by four tiles of 32 px, each a chunk of its own."""
+    pixels = np.minimum(random_pixels((3, 150, 120), "uint8"), 250)
+    corner = TileGrid(YX(150, 120), 1, 32).tile_at(MARKED)
+    pixels[0, corner.row * 32 + 15, corner.column * 32 + 15] = 255
+    return write_image(tmp_path / "i.zarr", pixels, chunks=(3, 32, 32), levels=2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "plant").mkdir()
+    return tmp_path / "plant"
+
+
+@pytest.mark.parametrize(
+    ("fault", "marked", "others"),
+    [
+        (calm, 1, {19}),
+        (unforeseen_once, 2, {19}),
+        # Tiles in flight on the same worker may be computed again.
+        (killed_once, 2, set(range(19, 19 + 7))),
+        (lost_gpu_once, 2, set(range(19, 19 + 7))),
+    ],
+)
+def test_a_passing_fault_changes_nothing(
+    fault: Callable[[Place], None],
+    marked: int,
+    others: set[int],
+    image: Path,
+    make_model: MakeModel,
+    two_workers: str,
+    folder: Path,
+) -> None:
+    model, cluster = make_model(), ClusterOptions(two_workers)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    with planted(two_workers, fault, folder) as plant:
+        summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+        executions = plant.executions()
+    assert (summary.status, summary.computed, summary.quarantined) == ("done", 20, ())
+    assert executions[True] == marked
+    assert executions[False] in others
+    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (unforeseen, "RuntimeError: planted"),
+        (kills_always, "workers died several times at one tile"),
+    ],
+)
+def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
+    fault: Callable[[Place], None],
+    reason: str,
+    image: Path,
+    make_model: MakeModel,
+    two_workers: str,
+    folder: Path,
+) -> None:
+    model, cluster = make_model(), ClusterOptions(two_workers)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    message = f"1 of 20 tiles failed everywhere .rows 64 to 96, columns 32 to 64 .*{reason}"
+    with planted(two_workers, fault, folder) as plant:
+        with pytest.raises(QuarantineError, match=message):
+            ts.segment(image, model, options=OPTIONS, cluster=cluster)
+        assert plant.executions()[True] == 2
+    assert ts.open_image(image).label_names() == ["calm"]
+    summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    assert (summary.computed, summary.skipped) == (1, 19)
+    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+
+
+def test_partial_labels_are_published_if_allowed_and_repaired_once_the_cause_is_mended(
+    image: Path, make_model: MakeModel, two_workers: str
+) -> None:
+    model, cluster = make_model(), ClusterOptions(two_workers)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    chunk = image / LOST_KEY
+    whole = chunk.read_bytes()
+    chunk.write_bytes(b"not zstd")
+    with pytest.raises(QuarantineError, match="9 of 20 tiles .* the image has a damaged chunk"):
+        ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    partial = ts.segment(image, model, options=OPTIONS, cluster=cluster, allow_partial=True)
+    assert [place["tile"] for place in partial.quarantined] == [4, 5, 6, 8, 9, 10, 12, 13, 14]
+    assert partial.computed == 9
+    with pytest.raises(QuarantineError, match="complete but for 9 tiles"):
+        ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    chunk.write_bytes(whole)
+    repaired = ts.repair(image, model, options=OPTIONS, cluster=cluster)
+    assert (repaired.status, repaired.computed, repaired.skipped) == ("repaired", 9, 11)
+    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+    again = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    assert (again.status, again.quarantined) == ("already complete", ())
+
+
+@pytest.mark.parametrize(("times", "lost"), [(2, False), (10_000, True)])
+def test_a_lost_input_chunk_is_an_error_and_never_background(
+    times: int,
+    lost: bool,
+    image: Path,
+    make_model: MakeModel,
+    two_workers: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, cluster = make_model(), ClusterOptions(two_workers)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    with planted(two_workers, calm, folder, times):
+        if lost:
+            message = f"9 of 20 tiles .* the image has lost a chunk .* {LOST_KEY} is missing"
+            with pytest.raises(QuarantineError, match=re.compile(message)):
+                ts.segment(image, model, options=OPTIONS, cluster=cluster)
+        else:
+            ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    if not lost:
+        assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+
+
+def test_a_chunk_that_the_image_never_had_is_background(
+    image: Path, make_model: MakeModel, two_workers: str
+) -> None:
+    (image / LOST_KEY).unlink()
+    model, cluster = make_model(), ClusterOptions(two_workers)
+    assert ts.segment(image, model, options=OPTIONS, cluster=cluster).status == "done"
+
+
+def test_where_memory_is_short_tiles_are_computed_in_pieces(
+    image: Path, make_model: MakeModel, one_worker: str, folder: Path
+) -> None:
+    """The size that fits is remembered: one failure at 64 px, one at 32, then six tiles at 16."""
+    model, cluster = make_model(), ClusterOptions(one_worker)
+    options = RunOptions(tile=64, precision="float32")
+    ts.segment(image, model, labels="calm", options=options, cluster=cluster)
+    with planted(one_worker, little_memory, folder) as plant:
+        ts.segment(image, model, options=options, cluster=cluster)
+        assert plant.executions().total() == 1 + 1 + 6
+    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+
+
+@pytest.fixture
+def own_workers() -> Iterator[str]:
+    """Two workers that may be retired."""
+    with open_cluster(ClusterOptions(workers=2)) as client:
+        yield client.scheduler.address
+
+
+def test_a_worker_on_which_everything_fails_is_retired(
+    image: Path, make_model: MakeModel, own_workers: str, folder: Path
+) -> None:
+    model, cluster = make_model(), ClusterOptions(own_workers)
+    with planted(own_workers, broken_worker, folder) as plant:
+        summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+        assert (summary.status, summary.computed) == ("done", 20)
+        assert len(plant.client.nthreads()) == 1
+        # Three fail before the worker is retired, and what it holds at that moment.
+        assert 20 + 3 <= plant.executions().total() <= 20 + 3 + 10
+    with planted(own_workers, broken_worker, folder):
+        (folder / "claimed").unlink()
+        with pytest.raises(UnexpectedError, match="RuntimeError: planted"):
+            ts.segment(image, model, labels="b", options=OPTIONS, cluster=cluster)
