@@ -24,7 +24,7 @@ Examples:
   tilesegment run slide.zarr
   tilesegment run slide.zarr --model my.safetensors --labels tumour
   tilesegment run slide.zarr --cluster gpu
-  tilesegment run slide.zarr --cluster tcp://10.0.0.5:8786
+  tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
 """
 )
