@@ -13,8 +13,10 @@ _HOMES = {
     "ClusterOptions": "tilesegment.config",
     "LabelClass": "tilesegment.model.file",
     "Normalisation": "tilesegment.model.file",
+    "PolygonOptions": "tilesegment.storage.exporting",
     "RunOptions": "tilesegment.config",
     "UNet": "tilesegment.model.unet",
+    "export_labels": "tilesegment.storage.exporting",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
@@ -28,9 +30,11 @@ __all__ = [
     "ClusterOptions",
     "LabelClass",
     "Normalisation",
+    "PolygonOptions",
     "RunOptions",
     "UNet",
     "__version__",
+    "export_labels",
     "import_image",
     "load_model",
     "open_image",
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
         save_model,
     )
     from tilesegment.model.unet import UNet
+    from tilesegment.storage.exporting import PolygonOptions, export_labels
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
     from tilesegment.usecases.segment import plan, segment

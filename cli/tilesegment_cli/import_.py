@@ -2,8 +2,6 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,11 +62,12 @@ def import_(
     it is whole, and an import that is stopped leaves nothing behind.
     """
     from tilesegment.storage.importing import import_image
+    from tilesegment_cli.progress import pixel_bar
 
     # They log what is odd in a file besides raising; the error alone is the one clear line.
     for library in ("tifffile", "rasterio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    with _progress_bar(f"Importing {source.name}") as progress:
+    with pixel_bar(f"Importing {source.name}") as progress:
         summary = import_image(
             source,
             image,
@@ -78,35 +77,6 @@ def import_(
             progress=progress,
         )
     click.echo(_json(summary) if as_json else _text(summary))
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr that counts pixels; none where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    speed = TextColumn("{task.fields[speed]}")
-    with Progress(*columns, speed, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(title, total=None, speed="")
-
-        def show(done: int, total: int) -> None:
-            seconds = bar.tasks[0].elapsed or 0
-            speed = f"{done / seconds / 1e6:.1f} Mpx/s" if seconds else ""
-            bar.update(task, completed=done, total=total, speed=speed)
-
-        yield show
 
 
 def _json(summary: "ImportSummary") -> str:
