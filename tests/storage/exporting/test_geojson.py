@@ -79,7 +79,7 @@ def test_annotations_on_request(tmp_path: Path) -> None:
 
 
 def test_simplified_polygons_still_meet(tmp_path: Path) -> None:
-    found = features(tmp_path, LABELS, simplify=2.0)
+    found = features(tmp_path, LABELS, simplify=6.0)
     shapes = [shapely.geometry.shape(item["geometry"]) for item in found]
     assert shapely.coverage_is_valid(shapes)
     plain = [shapely.geometry.shape(item["geometry"]) for item in features(tmp_path, LABELS)]
