@@ -1,5 +1,6 @@
 """GeoTIFF, against rasterio: the same pixels, at the same place."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,17 @@ def test_a_damaged_scene_is_one_line_and_leaves_nothing(shared: Path, tmp_path: 
         import_image(shared / "geotiff/rasterio/corrupt.tif", tmp_path / "i.zarr")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["rasterio", "zarr_cm"])
+def test_a_missing_library_is_named_with_the_way_to_install_it(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = geotiff(tmp_path / "t.tif", noise(1, 9, 9))
+    monkeypatch.delitem(sys.modules, "tilesegment.storage.importing.geotiff")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=rf"needs {missing}.*pip install 'tilesegment\[geo\]'"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -76,7 +76,7 @@ def export_labels(
     (.ome.tif), or polygons (.geojson, .gpkg, .fgb, .parquet). The file appears once it is whole.
 
     Args:
-        image: path of an OME-Zarr image.
+        image: path of an OME-Zarr image, or of a label image in a store of its own.
         out: the file.
         labels: name of a label image in it; not needed where there is only one.
         plane: index over the flattened leading axes (t, z); an OME-TIFF gets all of them.

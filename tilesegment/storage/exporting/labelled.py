@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from tilesegment.colours import class_colour
 from tilesegment.errors import InputError, OptionError
@@ -27,9 +28,10 @@ class Labelled:
 
     name: str
     """Of the label image."""
-    image: Image
+    image: Image | None
+    """None where the labels have a store of their own, which does not hold the image."""
     labels: Image
-    """Of the same size at every level."""
+    """Of the same size as the image at every level."""
     classes: Mapping[int, LabelProperties]
     """By label, as the label image states them; it may hold others too."""
     place: Georeferencing | None
@@ -86,7 +88,7 @@ class Labelled:
         """
         planes = self.labels.planes(0)
         if not 0 <= plane < planes:
-            raise OptionError(f"plane {plane} does not exist: {self.image.location} has {planes}")
+            raise OptionError(f"plane {plane} does not exist: {self.labels.location} has {planes}")
         return plane
 
     def values_of(self, names: Iterable[str]) -> list[int]:
@@ -111,22 +113,34 @@ class Labelled:
 def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
     """The labels of this name, or the only ones that an image has.
 
+    Args:
+        location: an image, or a label image in a store of its own (`run --output`).
+        name: of the labels in an image.
+
     Raises:
         InputError: the image or the labels are absent, or do not fit each other.
         OptionError: no name is given, and the image has several labels.
     """
     image = open_image(location)
+    if name is None and _is_labels(image.group):
+        _check_labels(image, image.name, image)
+        return _labelled(None, image, image.metadata.get("name") or image.name)
     name = _chosen(image, name)
     labels = open_image(Path(location) / "labels" / name)
-    _check_fit(image, labels, name)
-    attributes = dict(image.group.attrs)
-    place = read_georeferencing(attributes, image.location)
+    _check_labels(labels, name, image)
+    return _labelled(image, labels, name)
+
+
+def _labelled(image: Image | None, labels: Image, name: str) -> Labelled:
+    """With the place that the image states, or else the labels."""
+    groups = [labels] if image is None else [image, labels]
+    places = [read_georeferencing(dict(item.group.attrs), item.location) for item in groups]
     return Labelled(
         name=name,
         image=image,
         labels=labels,
         classes={item.value: item for item in _classes(labels)},
-        place=place or read_georeferencing(dict(labels.group.attrs), labels.location),
+        place=next((place for place in places if place is not None), None),
     )
 
 
@@ -143,7 +157,8 @@ def _chosen(image: Image, name: str | None) -> str:
     return name or names[0]
 
 
-def _check_fit(image: Image, labels: Image, name: str) -> None:
+def _check_labels(labels: Image, name: str, image: Image) -> None:
+    """Raises InputError if the labels are none, or have another grid than the image."""
     if [item.shape[-2:] for item in labels.levels] != [item.shape[-2:] for item in image.levels]:
         raise InputError(
             f"the labels {name!r} of {image.location} have other levels than the image"
@@ -153,6 +168,12 @@ def _check_fit(image: Image, labels: Image, name: str) -> None:
             f"the labels {name!r} of {image.location} are {labels.levels[0].dtype} in "
             f"{labels.channels} channels; whole numbers in one are needed"
         )
+
+
+def _is_labels(group: zarr.Group) -> bool:
+    """Whether a group is a label image, and says so."""
+    attributes: Any = dict(group.attrs)
+    return "image-label" in attributes.get("ome", attributes)
 
 
 def _classes(labels: Image) -> list[LabelProperties]:

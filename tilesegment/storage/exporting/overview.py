@@ -45,12 +45,17 @@ def write_overview(labelled: Labelled, plane: int, largest: int, path: Path) -> 
         path: the file to write, ``.png``, ``.jpg`` or ``.jpeg``.
 
     Raises:
-        OptionError: if a JPEG cannot be as large.
+        OptionError: if a JPEG cannot be as large, or there are labels only.
     """
+    image = labelled.image
+    if image is None:
+        raise OptionError(
+            f"{labelled.labels.location} holds labels without their image, which a picture needs; "
+            "export another format"
+        )
     is_jpeg = path.suffix.lower() != ".png"
     if is_jpeg and largest > _LARGEST_JPEG:
         raise OptionError(f"--largest {largest} is more than a JPEG can have, {_LARGEST_JPEG}")
-    image = labelled.image
     level, step = _detail(image, largest)
     values = _read_labels(labelled, plane, level, step)
     classes = _classes(labelled, values)
