@@ -1,13 +1,16 @@
 """GeoTIFF, read back by rasterio."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
 
 from tests.storage.exporting.labelled_images import CLASSES, SCENE, blobs, write_labelled
+from tilesegment.errors import OutputError
 from tilesegment.storage.exporting import export_labels
 from tilesegment.storage.geozarr import Affine, Georeferencing
 
@@ -70,3 +73,21 @@ def test_one_plane_of_several(tmp_path: Path) -> None:
     export_labels(image, tmp_path / "o.tif", plane=2)
     with rasterio.open(tmp_path / "o.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(1), labels[2])
+
+
+def test_tiles_that_gdal_did_not_write_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL itself raises nothing: tiles that are lost when a file is closed read as 0."""
+    plain = rasterio.shutil.copy
+
+    def lose(source: Path, *args: Any, **options: Any) -> None:
+        with rasterio.open(source, "r+") as dataset:
+            dataset.write(np.zeros((512, 512), "uint8"), 1, window=Window(512, 512, 512, 512))
+        plain(source, *args, **options)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", lose)
+    image = write_labelled(tmp_path / "i.zarr", blobs(1100, 1300), place=SCENE)
+    with pytest.raises(OutputError, match="could not write all of it"):
+        export_labels(image, tmp_path / "o.tif")
+    assert [item.name for item in tmp_path.iterdir()] == ["i.zarr"]

@@ -4,12 +4,14 @@ Any TIFF reader opens it, also where the image has no place on the Earth.
 """
 
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # what GDAL raises on writing; rasterio has no other name
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tilesegment.errors import OutputError
@@ -34,13 +36,16 @@ def write_geotiff(
         OutputError: if GDAL cannot write.
     """
     plain = path.with_name("plain.tif")
+    checksums = []
     try:
         with warnings.catch_warnings(), rasterio.Env(**_ENVIRONMENT):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(plain, "w", **_profile(labelled)) as dataset:
                 _describe(dataset, labelled)
                 for window in labelled.blocks(block=BLOCK):
-                    dataset.write(labelled.read(plane, window), 1, window=_placed(window))
+                    labels = labelled.read(plane, window)
+                    checksums.append(zlib.crc32(labels.tobytes()))
+                    dataset.write(labels, 1, window=_placed(window))
                     progress(window.height * window.width)
             rasterio.shutil.copy(
                 plain,
@@ -51,8 +56,23 @@ def write_geotiff(
                 bigtiff="IF_SAFER",
                 overview_resampling="MODE",
             )
-    except RasterioError as error:
+            _check_written(path, labelled.blocks(block=BLOCK), checksums)
+    except (RasterioError, CPLE_BaseError) as error:
         raise OutputError(f"{path.name}: GDAL cannot write it ({error})") from error
+
+
+def _check_written(path: Path, blocks: list[Window], checksums: list[int]) -> None:
+    """Raises OutputError if the file does not hold what was written.
+
+    GDAL says nothing of tiles that it could not write when a file was closed, as on a full
+    disk, and reads them as 0.
+    """
+    with rasterio.open(path) as dataset:
+        for window, checksum in zip(blocks, checksums, strict=True):
+            if zlib.crc32(dataset.read(1, window=_placed(window)).tobytes()) != checksum:
+                raise OutputError(
+                    f"{path.name}: GDAL could not write all of it; see whether the disk is full"
+                )
 
 
 def _profile(labelled: Labelled) -> dict[str, Any]:
