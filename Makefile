@@ -20,7 +20,7 @@ demo: $(READY)
 	@mkdir -p demo
 	@test -d $(DEMO).zarr || $(BIN)/tilesegment import $(SLIDE) $(DEMO).zarr
 	@$(BIN)/tilesegment run $(DEMO).zarr --overwrite
-	@echo "Overlay: $$($(BIN)/tilesegment export $(DEMO).zarr $(DEMO)-overlay.png)"
+	@echo "Overlay: $$($(BIN)/tilesegment export $(DEMO).zarr $(DEMO)-overlay.png --overwrite)"
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -18,6 +18,7 @@ _HOMES = {
     "LabelRule": "tilesegment.training.dataset",
     "NetworkChoice": "tilesegment.usecases.train",
     "Normalisation": "tilesegment.model.file",
+    "PolygonOptions": "tilesegment.storage.exporting",
     "Recipe": "tilesegment.training.loop",
     "RunOptions": "tilesegment.config",
     "Sampling": "tilesegment.usecases.train",
@@ -26,6 +27,7 @@ _HOMES = {
     "Validation": "tilesegment.usecases.train",
     "check": "tilesegment.usecases.check",
     "evaluate": "tilesegment.usecases.evaluate",
+    "export_labels": "tilesegment.storage.exporting",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
@@ -45,6 +47,7 @@ __all__ = [
     "LabelRule",
     "NetworkChoice",
     "Normalisation",
+    "PolygonOptions",
     "Recipe",
     "RunOptions",
     "Sampling",
@@ -54,6 +57,7 @@ __all__ = [
     "__version__",
     "check",
     "evaluate",
+    "export_labels",
     "import_image",
     "load_model",
     "open_image",
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions, RunOptions
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
+    from tilesegment.storage.exporting import PolygonOptions, export_labels
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
     from tilesegment.training.augment import Augmentation

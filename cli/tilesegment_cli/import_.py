@@ -2,8 +2,6 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +11,9 @@ import click
 from tilesegment_cli.options import human_bytes
 
 if TYPE_CHECKING:
-    from tilesegment.storage.importing import ImportSummary
+    from tilesegment.storage.importing import ImportSummary, PixelSize
+
+_METRES_FROM_UM = 1e4
 
 
 @click.command(
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Examples:
   tilesegment import slide.svs slide.zarr
   tilesegment import scan.tif scan.zarr --pixel-size 0.5
+  tilesegment import scene.tif scene.zarr --fill-nodata 0
   tilesegment import cells.ome.tif cells.zarr --overwrite --json
 """,
 )
@@ -34,59 +35,48 @@ Examples:
     help="Micrometres per pixel, where SOURCE does not say or is wrong.",
 )
 @click.option(
+    "--fill-nodata",
+    type=float,
+    metavar="VALUE",
+    help="Put VALUE in the place of pixels that hold nothing: NaN, and a GeoTIFF's nodata value.",
+)
+@click.option(
     "--overwrite",
     is_flag=True,
     help="Replace an image of this name, with the labels in it, once the new one is whole.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def import_(
-    source: Path, image: Path, pixel_size: float | None, overwrite: bool, as_json: bool
+    source: Path,
+    image: Path,
+    pixel_size: float | None,
+    fill_nodata: float | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
-    """Turn a slide, TIFF or picture into an OME-Zarr image.
+    """Turn a slide, TIFF, GeoTIFF or picture into an OME-Zarr image.
 
-    SOURCE is a slide of a pathology scanner (SVS, NDPI, MRXS, SCN, ...), a TIFF, OME-TIFF or
-    BigTIFF of any size, a PNG or a JPEG. What it is, is told from its content. IMAGE.zarr gets
-    a pyramid of levels; it appears once it is whole, and an import that is stopped leaves
-    nothing behind.
+    SOURCE is a slide of a pathology scanner (SVS, NDPI, MRXS, SCN, ...), a TIFF, OME-TIFF,
+    GeoTIFF or BigTIFF of any size, a PNG or a JPEG. What it is, is told from its content. The
+    CRS and affine of a GeoTIFF are kept. IMAGE.zarr gets a pyramid of levels; it appears once
+    it is whole, and an import that is stopped leaves nothing behind.
     """
     from tilesegment.storage.importing import import_image
+    from tilesegment_cli.progress import pixel_bar
 
-    # tifffile logs what is odd in a file besides raising; the error alone is the one clear line.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with _progress_bar(f"Importing {source.name}") as progress:
+    # They log what is odd in a file besides raising; the error alone is the one clear line.
+    for library in ("tifffile", "rasterio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    with pixel_bar(f"Importing {source.name}") as progress:
         summary = import_image(
-            source, image, pixel_size_um=pixel_size, overwrite=overwrite, progress=progress
+            source,
+            image,
+            pixel_size_um=pixel_size,
+            fill_nodata=fill_nodata,
+            overwrite=overwrite,
+            progress=progress,
         )
     click.echo(_json(summary) if as_json else _text(summary))
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr that counts pixels; none where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    speed = TextColumn("{task.fields[speed]}")
-    with Progress(*columns, speed, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(title, total=None, speed="")
-
-        def show(done: int, total: int) -> None:
-            seconds = bar.tasks[0].elapsed or 0
-            speed = f"{done / seconds / 1e6:.1f} Mpx/s" if seconds else ""
-            bar.update(task, completed=done, total=total, speed=speed)
-
-        yield show
 
 
 def _json(summary: "ImportSummary") -> str:
@@ -101,8 +91,24 @@ def _json(summary: "ImportSummary") -> str:
 def _text(summary: "ImportSummary") -> str:
     size = f"{' x '.join(map(str, summary.shape))} ({', '.join(summary.axes)})"
     pitch = summary.pixel_size_um
-    scale = "unknown pixel size" if pitch is None else f"{pitch.y:g} x {pitch.x:g} um per pixel"
+    scale = "unknown pixel size" if pitch is None else f"{_pitch_text(pitch)} per pixel"
+    place = "" if summary.crs is None else f"{_crs_name(summary.crs)}, "
     return (
-        f"{summary.path}: {size}, {summary.dtype}, {summary.levels} levels, {scale}, "
+        f"{summary.path}: {size}, {summary.dtype}, {summary.levels} levels, {scale}, {place}"
         f"{human_bytes(summary.bytes)}, from {summary.format} in {summary.seconds:.1f} s"
     )
+
+
+def _pitch_text(pitch: "PixelSize") -> str:
+    """Micrometres for what is seen through a microscope, metres for what is seen from above."""
+    unit, size = ("m", 1e6) if pitch.x >= _METRES_FROM_UM else ("um", 1)
+    return f"{pitch.y / size:g} x {pitch.x / size:g} {unit}"
+
+
+def _crs_name(crs: str) -> str:
+    """The code, or the name that stands first in quotes in WKT.
+
+    >>> _crs_name('PROJCRS["ETRS89 / LAEA Europe",BASEGEOGCRS["ETRS89"]]')
+    'ETRS89 / LAEA Europe'
+    """
+    return crs.split('"')[1] if '"' in crs else crs

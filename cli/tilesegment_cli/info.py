@@ -34,12 +34,17 @@ def info(path: str, as_json: bool) -> None:
 
 
 def _image_facts(image: "Image") -> dict[str, Any]:
+    from tilesegment.storage.geozarr import read_georeferencing
+
+    place = read_georeferencing(dict(image.group.attrs), image.location)
+    located = {} if place is None else {"CRS": place.crs, "affine": list(place.transform)}
     return {
         "format": f"OME-Zarr {image.version}",
         "axes": [axis.name for axis in image.axes],
         "type": str(image.levels[0].dtype),
         "channels": image.channels,
         "pixel size": _pixel_size(image),
+        **located,
         "levels": [
             " x ".join(str(size) for size in level.shape)
             + f" in chunks of {' x '.join(str(size) for size in level.chunks)}"

@@ -13,6 +13,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -96,3 +97,23 @@ class _Lines:
                 f"{self._rate(run.pixels)} Mpx/s",
                 err=True,
             )
+
+
+@contextmanager
+def pixel_bar(title: str) -> "Iterator[Callable[[int, int], None] | None]":
+    """A bar on stderr that counts pixels; none where stderr is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    speed = TextColumn("{task.fields[speed]}")
+    with Progress(*columns, speed, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(title, total=None, speed="")
+
+        def show(done: int, total: int) -> None:
+            seconds = bar.tasks[0].elapsed or 0
+            speed = f"{done / seconds / 1e6:.1f} Mpx/s" if seconds else ""
+            bar.update(task, completed=done, total=total, speed=speed)
+
+        yield show

@@ -141,7 +141,8 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
         ),
         (["info", "MODEL.safetensors"], 1, "cannot read the model"),
         (["export", "IMAGE", "o.png", "--labels", "x"], 1, "has no labels 'x'; there are: none"),
-        (["export", "IMAGE", "o.gif"], 2, "this version exports pictures, .png"),
+        (["export", "IMAGE", "o.gif"], 2, "its ending says no format that can be written"),
+        (["export", "IMAGE", "o.tif"], 1, "has no labels; there are: none"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(

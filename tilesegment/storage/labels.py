@@ -24,6 +24,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 from tilesegment.colours import RGB
 from tilesegment.errors import InputError, OutputError
 from tilesegment.geometry import YX
+from tilesegment.storage.geozarr import carried_attributes
 from tilesegment.storage.image import Image, OMEVersion, open_image
 from tilesegment.storage.objects import (
     LEDGER_NAME,
@@ -189,7 +190,10 @@ def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVo
     group = zarr.create_group(
         memory,
         zarr_format=3 if layout.version == "0.5" else 2,
-        attributes=_attributes(image, layout, kept),
+        attributes={
+            **_attributes(image, layout, kept),
+            **carried_attributes(dict(image.group.attrs), layout.version),
+        },
     )
     names = [image.axes[index].name for index in kept]
     arrays = []

@@ -1,18 +1,18 @@
 """A picture of an image with its labels on top: what a person looks at first."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from tilesegment.colours import RGB
-from tilesegment.errors import InputError, OptionError, OutputError
-from tilesegment.storage.image import Image, open_image
-from tilesegment.storage.labels import class_names
+from tilesegment.errors import OptionError
+from tilesegment.storage.exporting.labelled import Labelled
+from tilesegment.storage.image import Image
+from tilesegment.storage.labels import LabelProperties
+from tilesegment.tiling import Window
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -23,61 +23,52 @@ _FILL = 0.2
 """Opacity of a class inside its outline."""
 _BAND = 1024
 """Rows that are read at once."""
-_LEGEND = 46
+_MARGIN = 12
+_LINE = 34
+"""Height of a line of the legend."""
+_SWATCH = 16
+_MOST_ENTRIES = 24
+"""Classes in the legend; the largest of them where there are more."""
 _INK: RGB = (20, 20, 20)
-_LABELS_FORMATS = (".png",)
+_LARGEST_JPEG = 65535
+_JPEG_QUALITY = 92
+_UNITS_UM = (("km", 1e9), ("m", 1e6), ("mm", 1e3), ("um", 1.0), ("nm", 1e-3))
 
 
-@dataclass(frozen=True)
-class _Class:
-    value: int
-    name: str
-    colour: RGB
-
-
-def write_overview(
-    image: str | Path, labels: str, path: str | Path, largest: int = 2000, plane: int = 0
-) -> Path:
-    """Write a PNG of the image with outlines and tints of its classes, a legend and a scale bar.
+def write_overview(labelled: Labelled, plane: int, largest: int, path: Path) -> None:
+    """Write a PNG or JPEG of the image with outlines and tints of its classes, and a legend.
 
     Args:
-        image: path of an OME-Zarr image.
-        labels: name of a label image in it.
-        path: the file to write, ``.png``.
-        largest: pixels of the longer side; more detail than the image has is not invented.
+        labelled: the labels and their image.
         plane: index over the flattened leading axes (t, z).
+        largest: pixels of the longer side; more detail than the image has is not invented.
+        path: the file to write, ``.png``, ``.jpg`` or ``.jpeg``.
 
     Raises:
-        InputError: the image or the labels are absent.
-        OptionError: the path does not end with ``.png``, or there is no such plane.
+        OptionError: if a JPEG cannot be as large, or there are labels only.
     """
-    path = Path(path)
-    if path.suffix.lower() not in _LABELS_FORMATS:
-        raise OptionError(f"{path} cannot be written: this version exports pictures, .png")
-    opened = open_image(image)
-    if labels not in opened.label_names():
-        there = ", ".join(opened.label_names()) or "none"
-        raise InputError(f"{image} has no labels {labels!r}; there are: {there}")
-    if not 0 <= plane < opened.planes(0):
-        raise OptionError(f"plane {plane} does not exist: {image} has {opened.planes(0)}")
-    labelled = open_image(Path(image) / "labels" / labels)
-    level, step = _detail(opened, largest)
-    if [item.shape[-2:] for item in labelled.levels] != [item.shape[-2:] for item in opened.levels]:
-        raise InputError(f"the labels {labels!r} of {image} have other levels than the image")
-    classes = _classes(labelled.group)
-    values = _read_labels(labelled.group[labelled.levels[level].path], plane, step)
-    picture = paint(_read_picture(opened, level, plane, step), values, classes)
-    size = opened.pixel_size_um(level)
-    pixel_um = None if size is None else size[1] * step
-    drawn = _with_legend(picture, values, classes, pixel_um)
-    try:
-        drawn.save(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
+    image = labelled.image
+    if image is None:
+        raise OptionError(
+            f"{labelled.labels.location} holds labels without their image, which a picture needs; "
+            "export another format"
+        )
+    is_jpeg = path.suffix.lower() != ".png"
+    if is_jpeg and largest > _LARGEST_JPEG:
+        raise OptionError(f"--largest {largest} is more than a JPEG can have, {_LARGEST_JPEG}")
+    level, step = _detail(image, largest)
+    values = _read_labels(labelled, plane, level, step)
+    classes = _classes(labelled, values)
+    picture = paint(_read_picture(image, level, plane, step), values, classes)
+    size = image.pixel_size_um(level)
+    entries = _entries(classes, _shares(labelled, values))
+    drawn = _with_legend(picture, entries, None if size is None else size[1] * step)
+    drawn.save(path, quality=_JPEG_QUALITY)  # which PNG has no use for
 
 
-def paint(picture: Picture, labels: npt.NDArray[Any], classes: Sequence[_Class]) -> Picture:
+def paint(
+    picture: Picture, labels: npt.NDArray[Any], classes: Sequence[LabelProperties]
+) -> Picture:
     """Tint and outline every class but the background.
 
     Args:
@@ -136,60 +127,102 @@ def _read_picture(image: Image, level: int, plane: int, step: int) -> Picture:
     return np.moveaxis(channels, 0, -1).astype(np.uint8)
 
 
-def _read_labels(array: zarr.Array, plane: int, step: int) -> npt.NDArray[Any]:
-    index = tuple(int(part) for part in np.unravel_index(plane, array.shape[:-2]))
-    bands = [
-        np.asarray(array[(*index, slice(top, top + _BAND * step))])[::step, ::step]
-        for top in range(0, array.shape[-2], _BAND * step)
-    ]
+def _read_labels(labelled: Labelled, plane: int, level: int, step: int) -> npt.NDArray[Any]:
+    height, width = labelled.labels.plane_shape(level)
+    bands = []
+    for top in range(0, height, _BAND * step):
+        band = Window(top, 0, min(_BAND * step, height - top), width)
+        bands.append(labelled.read(plane, band, level)[::step, ::step])
     return np.concatenate(bands)
 
 
-def _classes(group: zarr.Group) -> list[_Class]:
-    """Classes of a label image, from its "image-label" metadata."""
-    attributes: Any = dict(group.attrs)
-    label = attributes.get("ome", attributes).get("image-label", {})
-    names = class_names(group)
-    return [
-        _Class(value, names.get(value, f"label {value}"), tuple(item["rgba"][:3]))
-        for item in label.get("colors", ())
-        for value in [item["label-value"]]
-    ]
+def _classes(labelled: Labelled, values: npt.NDArray[Any]) -> list[LabelProperties]:
+    """The classes to show: those that are stated, or else the labels that occur; never 0."""
+    found = list(labelled.classes) or np.unique(values).tolist()
+    return [labelled.label_class(value) for value in found if value != 0]
 
 
 def _with_legend(
-    picture: Picture, labels: npt.NDArray[Any], classes: Sequence[_Class], pixel_um: float | None
+    picture: Picture, entries: Sequence[tuple[RGB, str]], pixel_um: float | None
 ) -> "PILImage.Image":
-    """The picture with a strip below it: each class with its share, and a scale bar."""
-    try:
-        from PIL import Image as PILImage
-        from PIL import ImageDraw, ImageFont
-    except ModuleNotFoundError as error:
-        raise OptionError(
-            "pictures need Pillow; install it with: pip install 'tilesegment[slide]'"
-        ) from error
+    """The picture with lines below it: colour and text of the classes, and a scale bar."""
+    from PIL import Image as PILImage
+    from PIL import ImageDraw, ImageFont
 
+    font = ImageFont.load_default(size=18)
     height, width = picture.shape[:2]
-    canvas = PILImage.new("RGB", (width, height + _LEGEND), "white")
+    bar, caption = (0, "") if pixel_um is None else _scale_bar(width, pixel_um)
+    lengths = [2 * _SWATCH + int(font.getlength(text)) for _, text in entries]
+    reserved = max(bar, int(font.getlength(caption))) + 2 * _MARGIN if caption else 0
+    places = _flow(lengths, width, reserved)
+    lines = 1 + max((line for line, _ in places), default=0)
+    canvas = PILImage.new("RGB", (width, height + _MARGIN + lines * _LINE), "white")
     canvas.paste(PILImage.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=18)
-    x, middle = 12, height + _LEGEND // 2
-    for item in classes:
-        if item.value == 0:
-            continue
-        text = f"{item.name}  {np.mean(labels == item.value):.1%}"
-        draw.rectangle((x, middle - 8, x + 16, middle + 8), fill=item.colour)
-        draw.text((x + 24, middle), text, fill=_INK, font=font, anchor="lm")
-        x += 24 + int(draw.textlength(text, font=font)) + 28
-    if pixel_um is not None:
-        length_um = _round_length(width * pixel_um / 5)
-        length = round(length_um / pixel_um)
-        end = width - 14
-        draw.rectangle((end - length, middle + 6, end, middle + 10), fill=_INK)
-        caption = f"{length_um:g} um"
-        draw.text((end - length // 2, middle + 2), caption, fill=_INK, font=font, anchor="ms")
+    first = height + _MARGIN // 2 + _LINE // 2
+    for (colour, text), (line, x) in zip(entries, places, strict=True):
+        middle = first + line * _LINE
+        draw.rectangle((x, middle - 8, x + _SWATCH, middle + 8), fill=colour)
+        draw.text((x + _SWATCH + 8, middle), text, fill=_INK, font=font, anchor="lm")
+    if caption:
+        end, centre = width - _MARGIN, width - _MARGIN - reserved // 2 + _MARGIN
+        draw.rectangle(
+            (centre - bar // 2, first + 6, centre - bar // 2 + bar, first + 10), fill=_INK
+        )
+        draw.text((min(centre, end), first + 2), caption, fill=_INK, font=font, anchor="ms")
     return canvas
+
+
+def _shares(labelled: Labelled, values: npt.NDArray[Any]) -> Mapping[int, float]:
+    """Share of each label: counted over the whole image, or else as the picture shows them.
+
+    A picture is made from coarser levels, in which small objects are lost.
+    """
+    counted = labelled.counted_shares
+    if counted:
+        return {value: counted.get(item.name, 0.0) for value, item in labelled.classes.items()}
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), (counts / values.size).tolist(), strict=True))
+
+
+def _entries(
+    classes: Sequence[LabelProperties], shares: Mapping[int, float]
+) -> list[tuple[RGB, str]]:
+    """Colour and text of each class in the legend."""
+    shown = classes
+    if len(classes) > _MOST_ENTRIES:
+        shown = sorted(classes, key=lambda item: -shares.get(item.value, 0))[:_MOST_ENTRIES]
+    entries = [(item.colour, f"{item.name}  {shares.get(item.value, 0):.1%}") for item in shown]
+    if len(classes) > len(shown):
+        entries.append(((255, 255, 255), f"and {len(classes) - len(shown)} more"))
+    return entries
+
+
+def _flow(lengths: Sequence[int], width: int, reserved: int) -> list[tuple[int, int]]:
+    """Line and x of each entry; the end of the first line is kept for the scale bar.
+
+    >>> _flow([100, 100, 100], width=300, reserved=80)
+    [(0, 12), (1, 12), (1, 126)]
+    """
+    places, line, x = [], 0, _MARGIN
+    for length in lengths:
+        end = width - (reserved if line == 0 else 0)
+        if x > _MARGIN and x + length > end:
+            line, x = line + 1, _MARGIN
+        places.append((line, x))
+        x += length + _MARGIN + 2
+    return places
+
+
+def _scale_bar(width: int, pixel_um: float) -> tuple[int, str]:
+    """Pixels and caption of a bar of a round length, at most a fifth of the picture.
+
+    >>> _scale_bar(1000, 5e5)
+    (200, '100 m')
+    """
+    length_um = _round_length(width * pixel_um / 5)
+    unit, size = next((item for item in _UNITS_UM if length_um >= item[1]), _UNITS_UM[-1])
+    return round(length_um / pixel_um), f"{length_um / size:g} {unit}"
 
 
 def _round_length(length: float) -> float:

@@ -7,6 +7,7 @@ from tilesegment.storage.importing.source import Source
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_GEO = ("rasterio", "zarr_cm")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -20,9 +21,10 @@ def open_source(path: Path) -> Source:
     try:
         return _reader(path, head)
     except ImportError as error:
+        extra = "geo" if error.name in _GEO else "slide"
         raise InputError(
             f"{path}: reading it needs {error.name}, which is not installed: "
-            "pip install 'tilesegment[slide]'"
+            f"pip install 'tilesegment[{extra}]'"
         ) from error
 
 
@@ -40,7 +42,12 @@ def _reader(path: Path, head: bytes) -> Source:
     if head.startswith(_TIFF):
         from tilesegment.storage.importing.tiff import TiffSource
 
-        return TiffSource(path)
+        source = TiffSource(path)
+        if not source.is_georeferenced:
+            return source
+        from tilesegment.storage.importing.geotiff import georeferenced
+
+        return georeferenced(source, path)
     raise InputError(
         f"{path}: it is no image that can be imported; "
         "needed is a slide (SVS, NDPI, MRXS, SCN, ...), a TIFF, a PNG or a JPEG"

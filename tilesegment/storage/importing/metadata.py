@@ -13,6 +13,8 @@ from ome_zarr_models.v05.image import Image
 from pydantic_zarr.v3 import ArraySpec
 
 from tilesegment.colours import OKABE_ITO, RGB
+from tilesegment.geometry import YX
+from tilesegment.storage.geozarr import geozarr_attributes
 from tilesegment.storage.importing.pyramid import level_scale, level_translation
 from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize
 
@@ -56,35 +58,49 @@ def image_attributes(
     image = Image.new(
         array_specs=[ArraySpec.from_zarr(array) for array in arrays],
         paths=[str(level) for level in levels],
-        axes=[_axis(axis, pixel_size) for axis in axes],
-        scales=[[_scale(axis, level, pixel_size) for axis in axes] for level in levels],
-        translations=[[_translation(axis, level, pixel_size) for axis in axes] for level in levels],
+        axes=[_axis(axis, pixel_size, info) for axis in axes],
+        scales=[[_scale(axis, level, pixel_size, info) for axis in axes] for level in levels],
+        translations=[
+            [_translation(axis, level, pixel_size, info) for axis in axes] for level in levels
+        ],
         name=name,
         multiscale_type="mean",
     )
     ome = image.ome_attributes.model_dump(mode="json", exclude_none=True)
     ome["omero"] = _display(info, values).model_dump(mode="json")
-    return {"ome": ome}
+    return {"ome": ome, **_place(info, arrays)}
 
 
-def _axis(axis: str, pixel_size: PixelSize | None) -> Axis:
+def _place(info: ImageInfo, arrays: Sequence[zarr.Array[Any]]) -> dict[str, Any]:
+    if info.georeferencing is None:
+        return {}
+    paths = [str(level) for level in range(len(arrays))]
+    shapes = [YX(*array.shape[-2:]) for array in arrays]
+    return geozarr_attributes(info.georeferencing, paths, shapes)
+
+
+def _axis(axis: str, pixel_size: PixelSize | None, info: ImageInfo) -> Axis:
     is_known = pixel_size is not None and getattr(pixel_size, axis, None) is not None
-    return Axis(name=axis, type=_AXIS_TYPES[axis], unit="micrometer" if is_known else None)
+    unit = "micrometer" if info.georeferencing is None else "meter"
+    return Axis(name=axis, type=_AXIS_TYPES[axis], unit=unit if is_known else None)
 
 
-def _pixel_size_along(axis: str, pixel_size: PixelSize | None) -> float:
-    """Micrometres, or 1 for an axis that has no known size."""
-    return getattr(pixel_size, axis, None) or 1.0
+def _pixel_size_along(axis: str, pixel_size: PixelSize | None, info: ImageInfo) -> float:
+    """In the unit of `_axis`, or 1 for an axis that has no known size."""
+    micrometres = getattr(pixel_size, axis, None)
+    if micrometres is None:
+        return 1.0
+    return float(micrometres if info.georeferencing is None else micrometres / 1e6)
 
 
-def _scale(axis: str, level: int, pixel_size: PixelSize | None) -> float:
+def _scale(axis: str, level: int, pixel_size: PixelSize | None, info: ImageInfo) -> float:
     factor = level_scale(level) if axis in "yx" else 1.0
-    return factor * _pixel_size_along(axis, pixel_size)
+    return factor * _pixel_size_along(axis, pixel_size, info)
 
 
-def _translation(axis: str, level: int, pixel_size: PixelSize | None) -> float:
+def _translation(axis: str, level: int, pixel_size: PixelSize | None, info: ImageInfo) -> float:
     factor = level_translation(level) if axis in "yx" else 0.0
-    return factor * _pixel_size_along(axis, pixel_size)
+    return factor * _pixel_size_along(axis, pixel_size, info)
 
 
 def _display(info: ImageInfo, values: ValueRange) -> Omero:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tilesegment.errors import InputError
 from tilesegment.geometry import YX
+from tilesegment.storage.geozarr import Georeferencing
 
 Pixels = NDArray[Any]
 """Pixels of one plane, (c, y, x), uint8, uint16 or float32."""
@@ -88,6 +89,10 @@ class ImageInfo:
     """The three channels are red, green and blue, and are looked at together."""
     decodes_whole_rows: bool = False
     """A narrow window costs as much as one over the full width (strips of a TIFF)."""
+    georeferencing: Georeferencing | None = None
+    """Where on the Earth the image lies."""
+    nodata: float | None = None
+    """Value of pixels that hold nothing; NaN is one."""
 
 
 class Source(Protocol):

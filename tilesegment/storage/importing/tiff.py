@@ -69,6 +69,8 @@ _FORMATS = {"ome": "OME-TIFF", "imagej": "ImageJ TIFF"}
 _COLOUR = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 _GREY = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+_GEOTIFF_TAGS = (33550, 33922, 34264, 34735)
+"""Pixel scale, tiepoints, transformation and keys (OGC GeoTIFF 1.1, annex B)."""
 _JPEG = (6, 7, 34892, 33007)
 """Compressions in which YCbCr comes out of the decoder as RGB."""
 
@@ -78,6 +80,8 @@ class TiffSource(ClosesItself):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.is_georeferenced = False
+        """Its tags say where on the Earth it lies; `geotiff.py` understands them."""
         try:
             with tifffile.TiffFile(path) as tiff:
                 self._load(tiff)
@@ -97,6 +101,7 @@ class TiffSource(ClosesItself):
         self._pages = _pages(series, self._stack, self._path)
         self._keep_band_that_is_called_alpha(YX(page.imagelength, page.imagewidth))
         self.info = self._describe(tiff, number, series)
+        self.is_georeferenced = any(tag in page.tags for tag in _GEOTIFF_TAGS)
 
     def _keep_band_that_is_called_alpha(self, image: YX) -> None:
         """GDAL calls the fourth of any four bands alpha, as the near infrared of aerial images.

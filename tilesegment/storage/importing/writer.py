@@ -19,9 +19,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from tilesegment.errors import OptionError, OutputError
+from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
@@ -42,6 +43,18 @@ _MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """What was met in one block."""
+
+    values: ValueRange
+    """Of the pixels as they were written."""
+    holds_data: bool
+    """A pixel was not nodata."""
+    has_nan: bool
+    """A pixel that was written is NaN."""
+
+
+@dataclass(frozen=True)
 class ImportSummary:
     """What an import has made."""
 
@@ -57,6 +70,8 @@ class ImportSummary:
     levels: int
     pixel_size_um: PixelSize | None
     """Micrometres per pixel of the finest level; None if nobody has told."""
+    crs: str | None
+    """Coordinate reference system, as "EPSG:32633" or WKT 2; None for what has none."""
     bytes: int
     """Size of the image on disk."""
     seconds: float
@@ -67,17 +82,21 @@ def import_image(
     output: str | Path,
     *,
     pixel_size_um: float | None = None,
+    fill_nodata: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
-    """Turn a slide, TIFF, PNG or JPEG into an OME-Zarr 0.5 image with a pyramid.
+    """Turn a slide, TIFF, GeoTIFF, PNG or JPEG into an OME-Zarr 0.5 image with a pyramid.
 
     `pixel_size_um` is the size of a pixel in micrometres, and goes before what the file says.
+    `fill_nodata` is put in the place of pixels that hold nothing: NaN, and the nodata value of
+    a GeoTIFF. The CRS and affine of a GeoTIFF are kept (`storage.geozarr`).
     An existing image is replaced, with its labels, if `overwrite` is given, and only once the
     new one is whole. Memory is bounded whatever the size of the image.
 
-    Raises InputError if the source cannot be read, OutputError if the output exists or cannot
-    be written, OptionError for a pixel size that is none. Then nothing is left behind.
+    Raises InputError if the source cannot be read or holds nothing but nodata, OutputError if
+    the output exists or cannot be written, OptionError for a pixel size that is none, or a
+    value that the pixels cannot have. Then nothing is left behind.
     """
     started = time.perf_counter()
     source, output = Path(source), Path(output)
@@ -85,10 +104,11 @@ def import_image(
     _check_output(output, overwrite)
     with open_source(source) as opened:
         info = opened.info
+        _check_fill(fill_nodata, info, source)
         pixel_size = _known_pixel_size(info, pixel_size_um, source)
         layouts = _layouts(info)
         with _published(output) as folder:
-            _write_image(opened, folder, layouts, pixel_size, source.stem, progress)
+            _write_image(opened, folder, layouts, pixel_size, fill_nodata, source, progress)
     return ImportSummary(
         path=output,
         format=info.format,
@@ -97,6 +117,7 @@ def import_image(
         dtype=info.dtype.name,
         levels=len(layouts),
         pixel_size_um=pixel_size,
+        crs=info.georeferencing.crs if info.georeferencing else None,
         bytes=sum(file.stat().st_size for file in output.rglob("*") if file.is_file()),
         seconds=time.perf_counter() - started,
     )
@@ -107,6 +128,21 @@ def _check_pixel_size(pixel_size_um: float | None) -> None:
         raise OptionError(
             f"a pixel size of {pixel_size_um} um is none; give micrometres per pixel, such as 0.5"
         )
+
+
+def _check_fill(fill_nodata: float | None, info: ImageInfo, source: Path) -> None:
+    if fill_nodata is not None and not _is_stored_as(fill_nodata, info.dtype):
+        raise OptionError(
+            f"--fill-nodata {fill_nodata:g} is no value that the {info.dtype} pixels of {source} "
+            "can have; give another"
+        )
+
+
+def _is_stored_as(value: float, dtype: np.dtype[Any]) -> bool:
+    """Whether pixels of this type can have the value."""
+    if dtype.kind == "f":
+        return math.isfinite(value)
+    return value == round(value) and 0 <= value <= np.iinfo(dtype).max
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -186,36 +222,68 @@ def _write_image(
     folder: Path,
     layouts: Sequence[Layout],
     pixel_size: PixelSize | None,
-    name: str,
+    fill_nodata: float | None,
+    path: Path,
     progress: Progress | None,
 ) -> None:
     """Fill a folder with all levels, then with the metadata that make it an image."""
+    nodata = source.info.nodata
     counter = _Counter(sum(level.pixels for level in layouts), progress)
     arrays = [
         _create_array(folder / str(number), level, source.info)
         for number, level in enumerate(layouts)
     ]
-    ranges: list[ValueRange] = []
+    seen: list[_Seen] = []
 
-    def copy(block: Block) -> ValueRange:
+    def copy(block: Block) -> _Seen:
         # Readers may give interleaved colours, on which the rest is several times slower.
         pixels = np.ascontiguousarray(source.read(block.plane, block.window))
+        missing = _is_nodata(pixels, nodata)
+        if fill_nodata is not None:
+            pixels[missing] = fill_nodata
         arrays[0][layouts[0].selection(block)] = pixels
-        return ValueRange.of(pixels)
+        return _Seen(ValueRange.of(pixels), not missing.all(), bool(_is_nan(pixels).any()))
 
-    def copied(block: Block, values: ValueRange) -> None:
-        ranges.append(values)
+    def copied(block: Block, found: _Seen) -> None:
+        seen.append(found)
         counter.add(block)
 
     _for_each(copy, layouts[0].blocks(), copied)
+    values = ValueRange.over(each.values for each in seen)
+    _check_seen(seen, path)
     for number in range(1, len(layouts)):
         _write_level(arrays, layouts, number, counter)
     zarr.create_group(
         folder,
         attributes=image_attributes(
-            arrays, layouts[0].axes, pixel_size, source.info, ValueRange.over(ranges), name
+            arrays, layouts[0].axes, pixel_size, source.info, values, path.stem
         ),
     )
+
+
+def _is_nodata(pixels: Pixels, nodata: float | None) -> NDArray[np.bool_]:
+    """Which pixels hold nothing, (c, y, x): NaN, and the nodata value."""
+    missing = _is_nan(pixels)
+    return missing if nodata is None else missing | (pixels == nodata)
+
+
+def _is_nan(pixels: Pixels) -> NDArray[np.bool_]:
+    return np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool)
+
+
+def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
+    """Raises InputError if there is nothing but nodata; warns of NaN, which no network takes."""
+    if not any(each.holds_data for each in seen):
+        raise InputError(
+            f"{path}: every pixel is nodata; there is nothing to segment, so check the file, and "
+            "the nodata value that it states"
+        )
+    if any(each.has_nan for each in seen):
+        logger.warning(
+            "%s: some of its pixels are NaN, which no network can use; to segment it, import it "
+            "with --fill-nodata VALUE",
+            path,
+        )
 
 
 def _write_level(
@@ -267,12 +335,20 @@ def _create_array(path: Path, level: Layout, info: ImageInfo) -> ZarrArray:
         chunks=level.stored(level.chunks),
         shards=level.stored(level.shards) if level.is_sharded else None,
         compressors=ZstdCodec(level=3, checksum=True),
-        fill_value=0,
+        fill_value=_fill_value(info),
         dimension_names=list(level.axes),
         # A chunk that is absent is then a lost one, and never just black.
         config={"write_empty_chunks": True},
     )
     return array
+
+
+def _fill_value(info: ImageInfo) -> float:
+    """The nodata value, which is how Zarr tells of it (and xarray understands it)."""
+    nodata = info.nodata
+    if nodata is None or not (math.isnan(nodata) or _is_stored_as(nodata, info.dtype)):
+        return 0
+    return nodata if info.dtype.kind == "f" else int(nodata)
 
 
 class _Counter:
