@@ -306,6 +306,18 @@ def write_failed(error: OSError, directory: Path) -> OutputError | IncompleteErr
     return OutputError(f"cannot write {directory}: {error}")
 
 
+def read_classes(group: zarr.Group) -> list[LabelProperties]:
+    """The classes of a label image that its "image-label" metadata gives a colour."""
+    attributes: Any = dict(group.attrs)
+    label = attributes.get("ome", attributes).get("image-label", {})
+    names = {item["label-value"]: item.get("class") for item in label.get("properties", ())}
+    return [
+        LabelProperties(value, str(names.get(value) or f"label {value}"), tuple(item["rgba"][:3]))
+        for item in label.get("colors", ())
+        for value in [item["label-value"]]
+    ]
+
+
 def published_provenance(directory: Path) -> Mapping[str, Any] | None:
     """How the label image in a directory was made; None if there is none.
 

@@ -18,6 +18,8 @@ from typing import IO, Any, Self
 from tilesegment.errors import IncompleteError, OutputConflictError, OutputError
 from tilesegment.storage.labels import LEDGER_NAME, MANIFEST_NAME, write_failed
 
+_RECORDS_NAME = "tiles.jsonl"
+
 
 @dataclass(frozen=True)
 class TileRecord:
@@ -27,6 +29,17 @@ class TileRecord:
     """Of the tile in its grid."""
     counts: tuple[int, ...]
     """Pixels of each class, in the order of the model's classes."""
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run whose labels are not published, as its ledger shows it to an onlooker."""
+
+    fingerprint: Mapping[str, Any]
+    done: frozenset[int]
+    """Numbers of the finished tiles."""
+    updated: float
+    """When a tile was last finished, or else the run begun; seconds since the epoch."""
 
 
 class Ledger:
@@ -68,7 +81,7 @@ class Ledger:
         manifest = self.directory / MANIFEST_NAME
         if manifest.exists():
             refuse_other_run(json.loads(manifest.read_text()), fingerprint, labels_directory)
-            self.done = {record.number: record for record in self._records()}
+            self.done = {record.number: record for record in _read_records(self._path)}
         else:
             _write_durably(manifest, json.dumps(dict(fingerprint), indent=2))
         self._mend_tail()
@@ -76,15 +89,7 @@ class Ledger:
 
     @property
     def _path(self) -> Path:
-        return self.directory / "tiles.jsonl"
-
-    def _records(self) -> Iterator[TileRecord]:
-        if not self._path.exists():
-            return
-        for line in self._path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                entry = json.loads(line)
-                yield TileRecord(entry["tile"], tuple(entry["counts"]))
+        return self.directory / _RECORDS_NAME
 
     def _mend_tail(self) -> None:
         """Cut a last line that a crash left unfinished, so that the next one starts afresh."""
@@ -130,6 +135,21 @@ class Ledger:
         self._lock.close()
 
 
+def read_unfinished(labels_directory: Path) -> UnfinishedRun | None:
+    """Look at a run without taking part in it; None if there is none, or it cannot be read."""
+    directory = labels_directory / LEDGER_NAME
+    manifest, records = directory / MANIFEST_NAME, directory / _RECORDS_NAME
+    try:
+        newest = records if records.exists() else manifest
+        return UnfinishedRun(
+            fingerprint=json.loads(manifest.read_text()),
+            done=frozenset(record.number for record in _read_records(records)),
+            updated=newest.stat().st_mtime,
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:
     """Whether a directory holds the tiles of a run with this fingerprint."""
     manifest = labels_directory / LEDGER_NAME / MANIFEST_NAME
@@ -159,6 +179,16 @@ def refuse_other_run(
             f"{labels_directory} belongs to another run ({'; '.join(differing)}); use another "
             "--labels name, or --overwrite to replace it"
         )
+
+
+def _read_records(path: Path) -> Iterator[TileRecord]:
+    """What a file of records holds, without a last line that is torn or still being written."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            entry = json.loads(line)
+            yield TileRecord(entry["tile"], tuple(entry["counts"]))
 
 
 def _short(value: object) -> str:

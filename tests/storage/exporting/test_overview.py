@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as PILImage
 
 from tests.pictures import random_pixels, write_image
-from tilesegment.storage.exporting.overview import _Class, _round_length, paint, write_overview
+from tilesegment.storage.exporting.overview import _round_length, paint, write_overview
 from tilesegment.storage.image import open_image
 from tilesegment.storage.labels import (
     LabelLayout,
@@ -62,7 +62,7 @@ def test_grey_pictures_of_other_types_are_stretched(dtype: str, tmp_path: Path) 
 
 def test_background_is_left_as_it_is() -> None:
     picture = np.full((4, 4, 3), 9, np.uint8)
-    classes = [_Class(0, "background", (255, 0, 0))]
+    classes = [LabelProperties(0, "background", (255, 0, 0))]
     np.testing.assert_array_equal(paint(picture, np.zeros((4, 4), int), classes), picture)
 
 

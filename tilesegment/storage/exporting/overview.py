@@ -1,7 +1,6 @@
 """A picture of an image with its labels on top: what a person looks at first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import zarr
 from tilesegment.colours import RGB
 from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.storage.image import Image, open_image
+from tilesegment.storage.labels import LabelProperties, read_classes
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -25,13 +25,6 @@ _BAND = 1024
 _LEGEND = 46
 _INK: RGB = (20, 20, 20)
 _LABELS_FORMATS = (".png",)
-
-
-@dataclass(frozen=True)
-class _Class:
-    value: int
-    name: str
-    colour: RGB
 
 
 def write_overview(
@@ -63,7 +56,7 @@ def write_overview(
     level, step = _detail(opened, largest)
     if [item.shape[-2:] for item in labelled.levels] != [item.shape[-2:] for item in opened.levels]:
         raise InputError(f"the labels {labels!r} of {image} have other levels than the image")
-    classes = _classes(labelled.group)
+    classes = read_classes(labelled.group)
     values = _read_labels(labelled.group[labelled.levels[level].path], plane, step)
     picture = paint(_read_picture(opened, level, plane, step), values, classes)
     size = opened.pixel_size_um(level)
@@ -76,7 +69,9 @@ def write_overview(
     return path
 
 
-def paint(picture: Picture, labels: npt.NDArray[Any], classes: Sequence[_Class]) -> Picture:
+def paint(
+    picture: Picture, labels: npt.NDArray[Any], classes: Sequence[LabelProperties]
+) -> Picture:
     """Tint and outline every class but the background.
 
     Args:
@@ -144,20 +139,11 @@ def _read_labels(array: zarr.Array, plane: int, step: int) -> npt.NDArray[Any]:
     return np.concatenate(bands)
 
 
-def _classes(group: zarr.Group) -> list[_Class]:
-    """Classes of a label image, from its "image-label" metadata."""
-    attributes: Any = dict(group.attrs)
-    label = attributes.get("ome", attributes).get("image-label", {})
-    names = {item["label-value"]: item.get("class") for item in label.get("properties", ())}
-    return [
-        _Class(value, str(names.get(value) or f"label {value}"), tuple(item["rgba"][:3]))
-        for item in label.get("colors", ())
-        for value in [item["label-value"]]
-    ]
-
-
 def _with_legend(
-    picture: Picture, labels: npt.NDArray[Any], classes: Sequence[_Class], pixel_um: float | None
+    picture: Picture,
+    labels: npt.NDArray[Any],
+    classes: Sequence[LabelProperties],
+    pixel_um: float | None,
 ) -> "PILImage.Image":
     """The picture with a strip below it: each class with its share, and a scale bar."""
     try:

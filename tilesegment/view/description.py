@@ -1,0 +1,276 @@
+"""What the page is told of an image, its label images and its unfinished runs.
+
+The page reads the pixels itself, from the stores' own files; everything that asks for knowledge
+of OME-Zarr is worked out here.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilesegment.colours import class_colour
+from tilesegment.errors import InputError
+from tilesegment.storage.image import Image, open_image
+from tilesegment.storage.labels import published_provenance, read_classes
+from tilesegment.storage.ledger import read_unfinished
+from tilesegment.tiling import TileGrid
+
+_log = logging.getLogger(__name__)
+
+_SAMPLE = 1024
+"""Pixels per side of the part of the coarsest level whose brightness decides the contrast."""
+_SHOWN_CHANNELS = 4
+"""Channels that are visible at first, if the image does not say."""
+_RGB = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+_GREY = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A label image, or an unfinished run that will become one."""
+
+    name: str
+    directory: Path
+    url: str
+    """Relative to the page."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one page shows: an image, the labels in its store, and label stores elsewhere."""
+
+    image: Image
+    label_stores: tuple[Path, ...] = ()
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The directories that are served, as ``stores/0/``, ``stores/1/`` and so on."""
+        return (
+            Path(self.image.location).resolve(),
+            *(store.resolve() for store in self.label_stores),
+        )
+
+    def places(self) -> Iterator[Place]:
+        """Where there are, or will be, label images."""
+        image, *others = self.stores
+        inside = image / "labels"
+        if inside.is_dir():
+            for directory in sorted(inside.iterdir()):
+                # A link could lead out of the store, and the server would refuse its pixels.
+                if directory.is_dir() and directory.resolve() == directory:
+                    name = directory.name
+                    yield Place(name, directory, f"stores/0/labels/{name}")
+        for number, directory in enumerate(others, start=1):
+            yield Place(directory.name, directory, f"stores/{number}")
+
+
+def describe(scene: Scene) -> dict[str, Any]:
+    """Everything that the page must know before it reads pixels; JSON."""
+    image = scene.image
+    return {
+        "name": image.name,
+        "image": {
+            **_picture(image, "stores/0", image),
+            "channels": _channels(image),
+            "pixelSizeUm": image.pixel_size_um(0),
+        },
+        "labels": list(_labels(scene)),
+    }
+
+
+def progress(scene: Scene) -> dict[str, Any]:
+    """The unfinished runs, and the revisions of the label images that are there; JSON."""
+    places = list(scene.places())
+    return {
+        "labels": {place.name: _revision(place.directory) for place in places},
+        "runs": [run for place in places if (run := _run(scene.image, place)) is not None],
+    }
+
+
+def _picture(picture: Image, url: str, reference: Image) -> dict[str, Any]:
+    """What the page needs to read an image or label image of the extent of `reference`."""
+    return {
+        "url": url,
+        "zarrFormat": 3 if picture.version == "0.5" else 2,
+        "axes": [axis.name for axis in picture.axes],
+        "bytes": picture.levels[0].dtype == np.uint8,
+        "levels": [
+            {
+                "path": level.path,
+                "shape": level.shape,
+                "chunk": level.chunks[-2:],
+                "factor": level_factor(reference.plane_shape(0).x, level.shape[-1]),
+            }
+            for level in picture.levels
+        ],
+    }
+
+
+def level_factor(full: int, width: int) -> float:
+    """Pixels of the finest level per pixel of a level: whole, unless the widths contradict it.
+
+    >>> level_factor(1001, 501), level_factor(1001, 250), level_factor(1000, 400)
+    (2, 4, 2.5)
+    """
+    whole = round(full / width)
+    return whole if width in (full // whole, -(-full // whole)) else full / width
+
+
+def _labels(scene: Scene) -> Iterator[dict[str, Any]]:
+    listed = scene.image.label_names()
+    for place in scene.places():
+        if place.directory.parent.name == "labels" and place.name not in listed:
+            continue
+        try:
+            labels = open_image(place.directory)
+        except InputError as error:
+            _log.info("not shown: %s", error)
+            continue
+        classes = [
+            {"value": item.value, "name": item.name, "colour": item.colour}
+            for item in read_classes(labels.group)
+        ]
+        yield {
+            **_picture(labels, place.url, scene.image),
+            "name": place.name,
+            "revision": _revision(place.directory),
+            "classes": classes,
+            "grid": _finished_grid(scene.image, place.directory),
+        }
+
+
+def _finished_grid(image: Image, directory: Path) -> dict[str, Any] | None:
+    plan = (published_provenance(directory) or {}).get("plan")
+    return _grid(image, plan["level"], plan["tile"]) if plan else None
+
+
+def _run(image: Image, place: Place) -> dict[str, Any] | None:
+    run = read_unfinished(place.directory)
+    if run is None:
+        return None
+    return {
+        "name": place.name,
+        "grid": _grid(image, run.fingerprint["level"], run.fingerprint["tile"]),
+        "done": sorted(run.done),
+        "idleSeconds": round(time.time() - run.updated, 1),
+    }
+
+
+def _grid(image: Image, level: int, tile: int) -> dict[str, Any]:
+    """A grid of tiles in pixels of the finest level."""
+    grid = TileGrid(image.plane_shape(level), image.planes(level), tile)
+    factor = level_factor(image.plane_shape(0).x, image.plane_shape(level).x)
+    full = image.plane_shape(0)
+    return {
+        "side": tile * factor,
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "tiles": len(grid),
+        "height": full.y,
+        "width": full.x,
+    }
+
+
+def _revision(directory: Path) -> str | None:
+    """Changes when a label image is replaced; None while there is none."""
+    for key in ("zarr.json", ".zattrs"):
+        if (directory / key).is_file():
+            return f"{(directory / key).stat().st_mtime_ns:x}"
+    return None
+
+
+def _channels(image: Image) -> list[dict[str, Any]]:
+    """Name, colour, contrast and visibility of each channel: as the image says, or by sight."""
+    stored = _omero_channels(image)
+    sample = _sample(image)
+    colours = _default_colours(image)
+    channels = []
+    for number in range(image.channels):
+        omero = stored[number] if number < len(stored) else {}
+        low, high = _range(sample[number])
+        window = omero.get("window") or {}
+        start, end = window.get("start"), window.get("end")
+        if start is None or end is None or start >= end:
+            start, end = _contrast(sample[number])
+        channels.append(
+            {
+                "name": str(omero.get("label") or _channel_name(image, number)),
+                "colour": _hex_colour(omero.get("color")) or colours[number],
+                "window": [start, end],
+                "range": [min(low, start), max(high, end)],
+                "visible": bool(omero.get("active", number < _SHOWN_CHANNELS)),
+            }
+        )
+    return channels
+
+
+def _omero_channels(image: Image) -> list[dict[str, Any]]:
+    """The rendering settings of the specification's "omero" entry, if they can be used."""
+    attributes: Any = dict(image.group.attrs)
+    omero = attributes.get("ome", attributes).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list) or not all(isinstance(item, dict) for item in channels):
+        return []
+    return channels
+
+
+def _is_colour_picture(image: Image) -> bool:
+    return image.channels == 3 and image.levels[0].dtype == np.uint8
+
+
+def _default_colours(image: Image) -> list[tuple[int, int, int]]:
+    if image.channels == 1:
+        return [_GREY]
+    if image.channels <= len(_RGB):
+        return list(_RGB[: image.channels])
+    return [class_colour(number + 1) for number in range(image.channels)]
+
+
+def _channel_name(image: Image, number: int) -> str:
+    if _is_colour_picture(image):
+        return ("Red", "Green", "Blue")[number]
+    return "Intensity" if image.channels == 1 else f"Channel {number + 1}"
+
+
+def _hex_colour(text: object) -> tuple[int, int, int] | None:
+    """A colour of the "omero" entry, six hexadecimal digits."""
+    try:
+        red, green, blue = bytes.fromhex(str(text).removeprefix("#"))[:3]
+    except ValueError:
+        return None
+    return red, green, blue
+
+
+def _sample(image: Image) -> npt.NDArray[Any]:
+    """The middle of the coarsest level's middle plane: (c, y, x)."""
+    level = len(image.levels) - 1
+    shape = image.plane_shape(level)
+    top, left = (max(0, (size - _SAMPLE) // 2) for size in shape)
+    bottom, right = min(top + _SAMPLE, shape.y), min(left + _SAMPLE, shape.x)
+    plane = image.planes(level) // 2
+    return image.pixels(level).stored(plane, top, bottom, left, right)
+
+
+def _range(pixels: npt.NDArray[Any]) -> tuple[float, float]:
+    """The span over which the contrast can be set."""
+    if pixels.dtype == np.uint8:
+        return 0, 255
+    finite = pixels[np.isfinite(pixels)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _contrast(pixels: npt.NDArray[Any]) -> tuple[float, float]:
+    """Bytes as they are; other types from nearly their darkest to nearly their brightest pixel."""
+    if pixels.dtype == np.uint8:
+        return 0, 255
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(finite, (0.5, 99.5)))
+    return (low, high) if low < high else (low, low + 1.0)
