@@ -3,7 +3,6 @@
 import asyncio
 import webbrowser
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
@@ -37,8 +36,7 @@ def view(image: str, label_stores: tuple[str, ...], port: int, no_browser: bool)
 
     Prints the page's address and serves it on this machine only, until Ctrl-C.
     """
-    from tilesegment.storage.image import open_image
-    from tilesegment.view.description import Scene
+    from tilesegment.view.description import open_scene
     from tilesegment.view.server import serve
 
     def ready(address: str) -> None:
@@ -46,6 +44,6 @@ def view(image: str, label_stores: tuple[str, ...], port: int, no_browser: bool)
         if not no_browser:
             webbrowser.open(address)
 
-    scene = Scene(open_image(image), tuple(Path(store) for store in label_stores))
+    scene = open_scene(image, label_stores)
     with suppress(KeyboardInterrupt):
         asyncio.run(serve(scene, port, ready))

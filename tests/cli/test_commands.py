@@ -16,7 +16,7 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 
 PROGRAM = Path(sys.executable).with_name("tilesegment")
-COMMANDS = ["import", "info", "plan", "run", "export", "models", "train"]
+COMMANDS = ["import", "info", "plan", "run", "export", "view", "models", "train"]
 MakeModel = Callable[..., Path]
 
 

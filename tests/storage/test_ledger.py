@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tilesegment.errors import OutputConflictError
-from tilesegment.storage.ledger import Ledger, TileRecord
+from tilesegment.storage.ledger import Ledger, TileRecord, read_unfinished
 
 RUN = {"model": "sha256:1", "level": 0, "shape": [3, 100, 100]}
 
@@ -52,3 +52,28 @@ def test_a_removed_ledger_leaves_nothing(tmp_path: Path) -> None:
         ledger.add(TileRecord(3, (1,)))
         ledger.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onlooker_sees_what_is_done_and_disturbs_nothing(tmp_path: Path) -> None:
+    assert read_unfinished(tmp_path) is None
+    with Ledger(tmp_path, RUN) as ledger:
+        started = read_unfinished(tmp_path)
+        assert started is not None
+        assert (started.fingerprint, started.done) == (RUN, frozenset())
+        ledger.add(TileRecord(3, (10,)))
+        with (ledger.directory / "tiles.jsonl").open("a") as file:
+            file.write('{"tile": 5, "cou')
+        seen = read_unfinished(tmp_path)
+        assert seen is not None
+        assert seen.done == {3}
+        assert seen.updated >= started.updated
+        ledger.remove()
+    assert read_unfinished(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tiles.jsonl"])
+def test_an_onlooker_takes_a_damaged_ledger_for_none(name: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path, RUN) as ledger:
+        ledger.add(TileRecord(3, (10,)))
+    (ledger.directory / name).write_text("{damaged\n")
+    assert read_unfinished(tmp_path) is None

@@ -6,7 +6,7 @@ of OME-Zarr is worked out here.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tilesegment.colours import class_colour
 from tilesegment.errors import InputError
-from tilesegment.storage.image import Image, open_image
+from tilesegment.storage.image import Image, Level, open_image
 from tilesegment.storage.labels import published_provenance, read_classes
 from tilesegment.storage.ledger import read_unfinished
 from tilesegment.tiling import TileGrid
@@ -70,6 +70,24 @@ class Scene:
             yield Place(directory.name, directory, f"stores/{number}")
 
 
+def open_scene(image: str | Path, label_stores: Sequence[str | Path] = ()) -> Scene:
+    """What a page shall show.
+
+    Args:
+        image: path of an OME-Zarr image.
+        label_stores: paths of label images, or of runs that have not finished theirs, outside of
+            the image's store.
+
+    Raises:
+        InputError: if one of them is absent or something else.
+    """
+    stores = tuple(Path(store) for store in label_stores)
+    for store in stores:
+        if read_unfinished(store) is None:
+            open_image(store)
+    return Scene(open_image(image), stores)
+
+
 def describe(scene: Scene) -> dict[str, Any]:
     """Everything that the page must know before it reads pixels; JSON."""
     image = scene.image
@@ -105,21 +123,21 @@ def _picture(picture: Image, url: str, reference: Image) -> dict[str, Any]:
                 "path": level.path,
                 "shape": level.shape,
                 "chunk": level.chunks[-2:],
-                "factor": level_factor(reference.plane_shape(0).x, level.shape[-1]),
+                "factor": level_factor(reference.levels[0], level),
             }
             for level in picture.levels
         ],
     }
 
 
-def level_factor(full: int, width: int) -> float:
-    """Pixels of the finest level per pixel of a level: whole, unless the widths contradict it.
+def level_factor(finest: Level, level: Level) -> float:
+    """Pixels of the finest level per pixel of another one, along a row.
 
-    >>> level_factor(1001, 501), level_factor(1001, 250), level_factor(1000, 400)
-    (2, 4, 2.5)
+    As the scales say, if that fits the widths; some writers leave the scales out.
     """
-    whole = round(full / width)
-    return whole if width in (full // whole, -(-full // whole)) else full / width
+    full, width = finest.shape[-1], level.shape[-1]
+    stated = level.scale[-1] / finest.scale[-1]
+    return stated if stated > 0 and abs(full / stated - width) < 1 else full / width
 
 
 def _labels(scene: Scene) -> Iterator[dict[str, Any]]:
@@ -165,7 +183,7 @@ def _run(image: Image, place: Place) -> dict[str, Any] | None:
 def _grid(image: Image, level: int, tile: int) -> dict[str, Any]:
     """A grid of tiles in pixels of the finest level."""
     grid = TileGrid(image.plane_shape(level), image.planes(level), tile)
-    factor = level_factor(image.plane_shape(0).x, image.plane_shape(level).x)
+    factor = level_factor(image.levels[0], image.levels[level])
     full = image.plane_shape(0)
     return {
         "side": tile * factor,

@@ -71,13 +71,6 @@ class _JsonHandler(_LocalHandler):
         self.finish(self._answer(self._scene))
 
 
-class _UnknownHandler(_LocalHandler):
-    """Every other address."""
-
-    def get(self) -> None:
-        raise HTTPError(404)
-
-
 def make_application(scene: Scene) -> Application:
     """The addresses: the page, ``description.json``, ``progress.json`` and ``stores/N/...``."""
     stores = [
@@ -91,7 +84,6 @@ def make_application(scene: Scene) -> Application:
             *stores,
             (r"/(.*)", _FileHandler, {"path": str(PAGE), "default_filename": "index.html"}),
         ],
-        default_handler_class=_UnknownHandler,
         log_function=_log_request,
     )
 

@@ -25,12 +25,13 @@ function leadingAxes(image) {
 }
 
 function slider(axis, size, position, show) {
-  const input = element('input', { type: 'range', min: 0, max: size - 1, value: position[axis] });
+  const id = `plane-${axis}`;
+  const input = element('input', { type: 'range', id, min: 0, max: size - 1, value: position[axis] });
   const number = element('output', {}, position[axis]);
   input.addEventListener('input', () => {
     position[axis] = Number(input.value);
     number.textContent = input.value;
     show({ ...position });
   });
-  return element('label', { class: 'field' }, axis, input, number);
+  return element('div', { class: 'field' }, element('label', { for: id }, axis), input, number);
 }
