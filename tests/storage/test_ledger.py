@@ -61,7 +61,7 @@ def test_an_onlooker_sees_what_is_done_and_disturbs_nothing(tmp_path: Path) -> N
         assert started is not None
         assert (started.fingerprint, started.done) == (RUN, frozenset())
         ledger.add(TileRecord(3, (10,)))
-        with (ledger.directory / "tiles.jsonl").open("a") as file:
+        with next(ledger.directory.glob("tiles*.jsonl")).open("a") as file:
             file.write('{"tile": 5, "cou')
         seen = read_unfinished(tmp_path)
         assert seen is not None
@@ -71,9 +71,7 @@ def test_an_onlooker_sees_what_is_done_and_disturbs_nothing(tmp_path: Path) -> N
     assert read_unfinished(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "tiles.jsonl"])
-def test_an_onlooker_takes_a_damaged_ledger_for_none(name: str, tmp_path: Path) -> None:
+def test_an_onlooker_takes_a_damaged_ledger_for_none(tmp_path: Path) -> None:
     with Ledger(tmp_path, RUN) as ledger:
-        ledger.add(TileRecord(3, (10,)))
-    (ledger.directory / name).write_text("{damaged\n")
-    assert read_unfinished(tmp_path) is None
+        (ledger.directory / "manifest.json").write_text("{damaged")
+        assert read_unfinished(tmp_path) is None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PANEL = 300
 VIEWPORT = {"width": 440 + PANEL, "height": 440}
 """The picture takes the square to the left of the panel."""
+_PATIENCE_MS = 120_000
+"""Machines that are shared stall, and the browser draws without a graphics card."""
 
 
 def write_labels(
@@ -111,6 +113,7 @@ def browser() -> "Iterator[Browser]":
 def page(browser: "Browser") -> "Iterator[Page]":
     """A page that must ask no other host, and run without an error."""
     page = browser.new_page(viewport=VIEWPORT)
+    page.set_default_timeout(_PATIENCE_MS)
     hosts: set[str | None] = set()
     errors: list[str] = []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -124,7 +127,7 @@ def page(browser: "Browser") -> "Iterator[Page]":
 def open_page(page: "Page", address: str) -> None:
     """Open an address and wait until everything is drawn."""
     page.goto(address)
-    page.wait_for_selector("body[data-drawn]", state="attached", timeout=30_000)
+    page.wait_for_selector("body[data-drawn]", state="attached")
 
 
 def seen(page: "Page") -> npt.NDArray[np.uint8]:
@@ -134,7 +137,7 @@ def seen(page: "Page") -> npt.NDArray[np.uint8]:
     return np.asarray(picture.convert("RGB"))
 
 
-def wait_until(check: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def wait_until(check: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Look again and again; the page draws in its own time."""
     deadline = time.monotonic() + seconds
     while not check():

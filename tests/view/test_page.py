@@ -1,6 +1,5 @@
 """The page, in a real browser: what is drawn is what is stored."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import numcodecs
 import numpy as np
@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from tests.pictures import random_pixels, write_image
 from tests.view.conftest import PANEL, VIEWPORT, open_page, seen, wait_until, write_labels
 from tilesegment.storage.labels import LabelProperties
+from tilesegment.storage.ledger import read_unfinished
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -53,6 +54,12 @@ def cut(screen: npt.NDArray[np.uint8], y: int, x: int, shape: tuple[int, ...]) -
 def shows(page: "Page", expected: npt.NDArray[Any], y: int = 75, x: int = 100) -> bool:
     """Whether the map shows the pixels (y, x, 3), one for one and to within rounding."""
     return bool(np.abs(cut(seen(page), y, x, expected.shape) - expected).max() <= 2)
+
+
+def middle(page: "Page") -> tuple[int, int]:
+    """The pixel (y, x) in the middle of the map, as the address says."""
+    found = parse_qs(urlsplit(page.url).fragment)
+    return round(float(found["y"][0])), round(float(found["x"][0]))
 
 
 def stripes(height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.uint8]:
@@ -170,11 +177,15 @@ def test_pan_and_zoom(image: Path, pixels: npt.NDArray[Any], view: View, page: "
     page.mouse.move(MIDDLE + 30, MIDDLE - 20, steps=5)
     page.wait_for_timeout(300)  # else the picture would go on by its momentum
     page.mouse.up()
-    wait_until(lambda: shows(page, colours(pixels), y=95, x=70), "dragged")
+    wait_until(lambda: middle(page) != (75, 100), "dragged")
+    y, x = middle(page)
+    assert y > 75
+    assert x < 100
+    wait_until(lambda: shows(page, colours(pixels), y, x), "the picture has gone with it")
     page.keyboard.press("+")
-    twice = colours(pixels)[75:115, 50:90].repeat(2, axis=0).repeat(2, axis=1)
+    wait_until(lambda: "zoom=2" in page.url, "closer")
+    twice = colours(pixels)[y - 20 : y + 20, x - 20 : x + 20].repeat(2, axis=0).repeat(2, axis=1)
     wait_until(lambda: shows(page, twice, y=40, x=40), "pixels are squares of 2 x 2")
-    assert "zoom=2" in page.url
     page.keyboard.press("0")
     wait_until(lambda: "zoom=2" not in page.url, "the whole image")
     assert page.locator("#scale-bar").inner_text().endswith("µm")
@@ -289,13 +300,13 @@ def test_a_run_is_followed_until_its_labels_are_there(
     page.get_by_title("Overview").click()
     bar = page.get_by_label("Tiles of cells")
     with real_run(image, make_model(base_channels=16)) as run:
-        finished = stop_in_the_middle(run, image / "labels" / "cells" / ".tilesegment")
+        finished = stop_in_the_middle(run, image / "labels" / "cells")
         wait_until(lambda: bar.count() == 1, "the run")
         wait_until(lambda: bar.get_attribute("value") == str(len(finished)), "all that is done")
         wait_until(lambda: shows_tiles(page, pixels, finished), "the state of each tile")
         run.send_signal(signal.SIGCONT)
         shown = page.get_by_label("Show", exact=True)
-        wait_until(lambda: shown.input_value() == "cells", "the labels of the run", seconds=120)
+        wait_until(lambda: shown.input_value() == "cells", "the labels of the run", seconds=300)
     wait_until(lambda: bar.count() == 0, "the end of the run")
 
 
@@ -313,23 +324,22 @@ def real_run(image: Path, model: Path) -> Iterator[subprocess.Popen[bytes]]:
         run.wait(30)
 
 
-def stop_in_the_middle(run: subprocess.Popen[bytes], ledger: Path) -> set[int]:
+def stop_in_the_middle(run: subprocess.Popen[bytes], labels: Path) -> frozenset[int]:
     """Hold the run once it has finished some tiles: their numbers."""
-    records = ledger / "tiles.jsonl"
-    deadline = time.monotonic() + 120
-    while not (records.exists() and records.stat().st_size):
+    deadline = time.monotonic() + 300
+    while not ((seen_so_far := read_unfinished(labels)) and seen_so_far.done):
         assert time.monotonic() < deadline
         assert run.poll() is None
         time.sleep(0.01)
     run.send_signal(signal.SIGSTOP)
     time.sleep(0.2)
-    lines = records.read_text().splitlines(keepends=True)
-    finished = {json.loads(line)["tile"] for line in lines if line.endswith("\n")}
-    assert 0 < len(finished) < 16
-    return finished
+    held = read_unfinished(labels)
+    assert held is not None
+    assert 0 < len(held.done) < 16
+    return held.done
 
 
-def shows_tiles(page: "Page", pixels: npt.NDArray[Any], finished: set[int]) -> bool:
+def shows_tiles(page: "Page", pixels: npt.NDArray[Any], finished: frozenset[int]) -> bool:
     """Whether the tiles that are done are clear and the others dimmed, between the lines."""
     dimmed = colours(pixels) * 0.45 + 0.55 * np.array([10, 12, 16])
     y, x = np.indices(dimmed.shape[:2])

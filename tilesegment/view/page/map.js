@@ -12,6 +12,7 @@ export function makeMap(image, projection, extent, layers) {
   const coarsest = image.levels.at(-1).factor;
   const map = new Map({
     target: 'map',
+    // The target has no tabindex: with one, OpenLayers would let only a map with the focus be moved.
     keyboardEventTarget: document,
     layers,
     view: new View({
