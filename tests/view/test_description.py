@@ -1,8 +1,7 @@
 """What the page is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -61,59 +60,6 @@ def test_factors_come_from_widths_where_scales_contradict_them(scale: float) -> 
     assert level_factor(level(1000, 1.0), level(400, scale)) == 2.5
 
 
-def channels_of(path: Path, pixels: Any, omero: Mapping[str, Any] | None = None) -> Any:
-    image = write_image(path / "i.zarr", pixels)
-    if omero is not None:
-        group = zarr.open_group(image)
-        group.attrs["ome"] = {**group.attrs["ome"], "omero": omero}
-    return describe(scene(image))["image"]["channels"]
-
-
-def test_a_colour_picture_is_shown_as_it_is(tmp_path: Path) -> None:
-    channels = channels_of(tmp_path, random_pixels((3, 20, 30), "uint8"))
-    assert [channel["name"] for channel in channels] == ["Red", "Green", "Blue"]
-    assert [channel["colour"] for channel in channels] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    assert {tuple(channel["window"]) for channel in channels} == {(0, 255)}
-
-
-def test_other_types_are_stretched_to_what_is_in_them(tmp_path: Path) -> None:
-    pixels = np.arange(1000, 2000, dtype=np.uint16).reshape(1, 20, 50)
-    (channel,) = channels_of(tmp_path, pixels)
-    assert channel["name"] == "Intensity"
-    assert channel["range"] == [1000, 1999]
-    assert channel["window"] == pytest.approx([1005, 1994], abs=0.1)
-
-
-def test_pixels_that_are_all_equal_or_no_numbers_have_a_contrast(tmp_path: Path) -> None:
-    pixels = np.stack([np.full((20, 30), 7.0), np.full((20, 30), np.nan)])
-    equal, nothing = channels_of(tmp_path, pixels)
-    assert equal["window"] == [7, 8]
-    assert nothing["window"] == [0, 1]
-
-
-def test_the_images_own_rendering_settings_come_first(tmp_path: Path) -> None:
-    omero = {
-        "channels": [
-            {"label": "DAPI", "color": "0000FF", "window": {"start": 5, "end": 90}},
-            {"label": "empty", "color": "no colour", "window": {"start": 3, "end": 3}},
-            {"active": False},
-        ]
-    }
-    dapi, empty, hidden = channels_of(tmp_path, random_pixels((3, 20, 30), "uint8"), omero)
-    assert dapi == {
-        "name": "DAPI", "colour": (0, 0, 255), "window": [5, 90], "range": [0, 255],
-        "visible": True,
-    }  # fmt: skip
-    assert (empty["name"], empty["colour"], empty["window"]) == ("empty", (0, 255, 0), [0, 255])
-    assert not hidden["visible"]
-
-
-@pytest.mark.parametrize("omero", [{}, {"channels": None}, {"channels": ["x"]}, "x"])
-def test_rendering_settings_that_make_no_sense_are_passed_over(omero: Any, tmp_path: Path) -> None:
-    channels = channels_of(tmp_path, random_pixels((3, 20, 30), "uint8"), omero)
-    assert [channel["name"] for channel in channels] == ["Red", "Green", "Blue"]
-
-
 def test_label_images_within_and_elsewhere(image: Path, tmp_path: Path) -> None:
     write_labels(image, "cells", ONES, CLASSES)
     truth = write_labels(image, "truth", ONES, CLASSES, tmp_path / "truth")
@@ -130,6 +76,7 @@ def test_what_is_not_listed_or_damaged_is_not_offered(image: Path) -> None:
     labels.attrs["ome"] = {"labels": ["good", "damaged", "../i.zarr"]}
     (image / "labels" / "damaged" / "zarr.json").write_text("{}")
     assert [item["name"] for item in describe(scene(image))["labels"]] == ["good"]
+    assert "unlisted" not in progress(scene(image))["labels"]
 
 
 def test_a_link_out_of_the_store_is_not_offered(image: Path, tmp_path: Path) -> None:
@@ -152,7 +99,7 @@ def test_an_unfinished_run_is_told_tile_by_tile(image: Path) -> None:
             "side": 64, "rows": 2, "columns": 3, "tiles": 6, "height": 100, "width": 131
         }  # fmt: skip
         assert 0 <= run["idleSeconds"] < 60
-        assert told["labels"] == {"cells": None}
+        assert told["labels"] == {}
         ledger.remove()
     assert progress(scene(image))["runs"] == []
 

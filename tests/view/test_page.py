@@ -240,10 +240,11 @@ def test_a_click_tells_position_values_and_class(
     value = int(stripes()[y, x])
     page.get_by_text(f"{CLASSES[value].name} ({value})", exact=True).wait_for()
     red, green, blue = pixels[:, y, x]
-    text = page.locator("#inspected").inner_text()
-    assert f"x {x}, y {y} px · 61.5, 40.0 µm" in text
-    assert text.split()[-9:-3] == f"Red {red} Green {green} Blue {blue}".split()
-    assert page.locator("#position").inner_text() == f"x {x}, y {y} px · 61.5, 40.0 µm"
+    assert page.locator("#inspected dd").all_inner_texts() == [
+        f"x {x}, y {y}", "61.5, 40.0 µm", str(red), str(green), str(blue),
+        f"{CLASSES[value].name} ({value})",
+    ]  # fmt: skip
+    assert page.locator("#position").inner_text() == f"x {x}, y {y} · 61.5, 40.0 µm"
 
 
 def test_identities_beyond_the_classes_are_drawn_and_told(

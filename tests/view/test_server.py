@@ -127,6 +127,15 @@ def test_answers_are_json(address: str) -> None:
     assert json.loads(ask(address, "/progress.json")[2]) == {"labels": {}, "runs": []}
 
 
+def test_what_is_wrong_with_the_image_is_told_in_one_line(tmp_path: Path, view: View) -> None:
+    image = write_image(tmp_path / "i.zarr", random_pixels((3, 40, 50), "uint16"))
+    address = view(image)
+    next(path for path in (image / "0" / "c").rglob("*") if path.is_file()).write_bytes(b"damaged")
+    status, _, body = ask(address, "/description.json")
+    assert status == 500
+    assert "damaged chunk in rows 0 to 40" in json.loads(body)["error"]
+
+
 def test_a_taken_port_is_one_line(image: Path, address: str) -> None:
     port = urlsplit(address).port
     with pytest.raises(OptionError, match=rf"port {port} of 127.0.0.1 cannot be used \(Address"):

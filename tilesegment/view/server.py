@@ -14,7 +14,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
-from tilesegment.errors import OptionError
+from tilesegment.errors import OptionError, TilesegmentError
 from tilesegment.view.description import Scene, describe, progress
 
 PAGE = Path(__file__).with_name("page")
@@ -61,14 +61,18 @@ class _FileHandler(_LocalHandler, StaticFileHandler):
 
 
 class _JsonHandler(_LocalHandler):
-    """What a function says of the scene, worked out anew for each request."""
+    """What a function says of the scene, worked out anew for each request; or what is wrong."""
 
     def initialize(self, scene: Scene, answer: Callable[[Scene], dict[str, object]]) -> None:
         self._scene = scene
         self._answer = answer
 
     def get(self) -> None:
-        self.finish(self._answer(self._scene))
+        try:
+            self.finish(self._answer(self._scene))
+        except TilesegmentError as error:
+            self.set_status(500)
+            self.finish({"error": str(error)})
 
 
 def make_application(scene: Scene) -> Application:

@@ -25,9 +25,8 @@ export function inspectOnClick(map, image, pixelSizeUm, questions) {
     const asked = ++newest;
     const rows = (await Promise.all(questions.map((question) => question(pixel)))).flat();
     if (asked !== newest) return;
-    const all = [['Position', positionText(pixel, pixelSizeUm)], ...rows];
     const list = element('dl');
-    all.forEach(([name, value]) => list.append(element('dt', {}, name), element('dd', {}, value)));
+    [...positionRows(pixel, pixelSizeUm), ...rows].forEach(([name, value]) => list.append(element('dt', {}, name), element('dd', {}, value)));
     panel.replaceChildren(list);
   });
 }
@@ -40,10 +39,18 @@ function pixelAt([right, up], image) {
   return inside ? pixel : null;
 }
 
+function positionText(pixel, pixelSizeUm) {
+  return positionRows(pixel, pixelSizeUm)
+    .map(([, text]) => text)
+    .join(' · ');
+}
+
 /** As OME-Zarr counts: a pixel's place is that of its centre, and the first one's is 0. */
-function positionText({ y, x }, pixelSizeUm) {
-  const pixels = `x ${x}, y ${y} px`;
-  if (!pixelSizeUm) return pixels;
-  const [um_y, um_x] = [y * pixelSizeUm[0], x * pixelSizeUm[1]].map((um) => um.toFixed(1));
-  return `${pixels} · ${um_x}, ${um_y} µm`;
+function positionRows({ y, x }, pixelSizeUm) {
+  const rows = [['Pixel', `x ${x}, y ${y}`]];
+  if (pixelSizeUm) {
+    const [down, right] = [y * pixelSizeUm[0], x * pixelSizeUm[1]].map((um) => um.toFixed(1));
+    rows.push(['Position', `${right}, ${down} µm`]);
+  }
+  return rows;
 }

@@ -19,8 +19,9 @@ const OPACITY_STEP = 10;
 
 async function describe() {
   const answer = await fetch('description.json');
-  if (!answer.ok) throw new Error(`the viewer answered ${answer.status}`);
-  return answer.json();
+  const description = await answer.json();
+  if (!answer.ok) throw new Error(description.error);
+  return description;
 }
 
 async function start() {

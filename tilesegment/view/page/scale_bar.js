@@ -6,12 +6,12 @@ const WIDEST = 160;
 
 /** Keeps the bar in step with the map; `pixelSizeUm`: [y, x], or null where it is not known. */
 export function addScaleBar(map, pixelSizeUm) {
-  const bar = byId('scale-bar');
+  const [caption, bar] = byId('scale-bar').children;
   const update = () => {
     const perScreenPixel = map.getView().getResolution() * (pixelSizeUm ? pixelSizeUm[1] : 1);
     const length = roundLength(WIDEST * perScreenPixel);
     bar.style.width = `${length / perScreenPixel}px`;
-    bar.firstElementChild.textContent = pixelSizeUm ? inWords(length) : `${length} px`;
+    caption.textContent = pixelSizeUm ? inWords(length) : `${length} px`;
   };
   map.getView().on('change:resolution', update);
   update();
