@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl
 
 import numcodecs
 import numpy as np
@@ -56,10 +56,14 @@ def shows(page: "Page", expected: npt.NDArray[Any], y: int = 75, x: int = 100) -
     return bool(np.abs(cut(seen(page), y, x, expected.shape) - expected).max() <= 2)
 
 
+def linked(page: "Page") -> dict[str, str]:
+    """What the address of the page says now."""
+    return dict(parse_qsl(page.evaluate("location.hash.slice(1)")))
+
+
 def middle(page: "Page") -> tuple[int, int]:
-    """The pixel (y, x) in the middle of the map, as the address says."""
-    found = parse_qs(urlsplit(page.url).fragment)
-    return round(float(found["y"][0])), round(float(found["x"][0]))
+    """The pixel (y, x) in the middle of the map."""
+    return round(float(linked(page)["y"])), round(float(linked(page)["x"]))
 
 
 def stripes(height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.uint8]:
@@ -183,11 +187,11 @@ def test_pan_and_zoom(image: Path, pixels: npt.NDArray[Any], view: View, page: "
     assert x < 100
     wait_until(lambda: shows(page, colours(pixels), y, x), "the picture has gone with it")
     page.keyboard.press("+")
-    wait_until(lambda: "zoom=2" in page.url, "closer")
+    wait_until(lambda: linked(page)["zoom"] == "2", "closer")
     twice = colours(pixels)[y - 20 : y + 20, x - 20 : x + 20].repeat(2, axis=0).repeat(2, axis=1)
     wait_until(lambda: shows(page, twice, y=40, x=40), "pixels are squares of 2 x 2")
     page.keyboard.press("0")
-    wait_until(lambda: "zoom=2" not in page.url, "the whole image")
+    wait_until(lambda: linked(page)["zoom"] != "2", "the whole image")
     assert page.locator("#scale-bar").inner_text().endswith("µm")
 
 

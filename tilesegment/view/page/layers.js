@@ -64,7 +64,7 @@ export class ImageLayer {
     else this.#layers.forEach((layer) => layer.updateStyleVariables(variables(channels, this.#unit)));
   }
 
-  /** What the graphics card makes of one step of brightness: it maps bytes to 0..1. */
+  /** The value that the graphics card takes for 1: it maps bytes to 0..1. */
   get #unit() {
     return this.#pyramid.bytes ? 255 : 1;
   }
@@ -240,7 +240,8 @@ function tileSource(pyramid, projection, read, options) {
       try {
         return await read(coarsestFirst[z].number, window);
       } catch (error) {
-        notice(`A part of the picture cannot be read: ${[error.message, error.cause?.message].filter(Boolean).join(" – ")}`);
+        const reasons = [error.message, error.cause?.message].filter(Boolean);
+        notice(`A part of the picture cannot be read: ${reasons.join(' – ')}`);
         throw error;
       }
     },
