@@ -21,6 +21,7 @@ demo: $(READY)
 	@test -d $(DEMO).zarr || $(BIN)/tilesegment import $(SLIDE) $(DEMO).zarr
 	@$(BIN)/tilesegment run $(DEMO).zarr --overwrite
 	@echo "Overlay: $$($(BIN)/tilesegment export $(DEMO).zarr $(DEMO)-overlay.png --overwrite)"
+	@echo "In the browser: $(BIN)/tilesegment view $(DEMO).zarr"
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -35,6 +35,7 @@ def write_image(
     version: str = "0.5",
     levels: int = 1,
     pixel_size_um: float = 0.5,
+    compressors: Any = "auto",
 ) -> Path:
     """An OME-Zarr image; coarser levels take every second pixel."""
     group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2, overwrite=True)
@@ -48,6 +49,7 @@ def write_image(
             dtype=part.dtype,
             chunks=tuple(chunks) if chunks else part.shape,
             shards=tuple(shards) if shards else None,
+            compressors=compressors,
             **({"dimension_names": list(axes)} if version == "0.5" else {}),
         )
         array[...] = part

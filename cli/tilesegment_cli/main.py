@@ -18,6 +18,7 @@ from tilesegment_cli.plan import plan
 from tilesegment_cli.run import run
 from tilesegment_cli.train import train
 from tilesegment_cli.verify import verify
+from tilesegment_cli.view import view
 
 _INTERRUPTED = 130
 
@@ -37,7 +38,19 @@ def tilesegment() -> None:
     """
 
 
-for command in (import_, info, plan, run, verify, export, check, models, train, evaluate):
+for command in (
+    import_,
+    info,
+    plan,
+    run,
+    verify,
+    export,
+    view,
+    check,
+    models,
+    train,
+    evaluate,
+):
     tilesegment.add_command(command)
 
 

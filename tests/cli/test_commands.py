@@ -23,6 +23,7 @@ COMMANDS = [
     "run",
     "verify",
     "export",
+    "view",
     "check",
     "models",
     "train",

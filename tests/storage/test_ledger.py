@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from tilesegment.errors import OutputConflictError, OutputError
-from tilesegment.storage.ledger import Ledger, TileRecord, read_records, record_line
+from tilesegment.storage.ledger import (
+    Ledger,
+    TileRecord,
+    read_records,
+    read_unfinished,
+    record_line,
+)
 from tilesegment.storage.objects import create
 
 RUN = {"model": "sha256:1", "level": 0, "shape": [3, 100, 100], "image": {"axes": {"unit": "um"}}}
@@ -152,3 +158,27 @@ def test_a_ledger_can_be_kept(tmp_path: Path) -> None:
         ledger.remove(tmp_path / "0" / "kept")
     assert list(read_records(tmp_path / "0" / "kept" / "tiles-0001.jsonl")) == [RECORD]
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def test_an_onlooker_sees_what_is_done_and_disturbs_nothing(tmp_path: Path) -> None:
+    assert read_unfinished(tmp_path) is None
+    with Ledger(tmp_path, RUN) as ledger:
+        started = read_unfinished(tmp_path)
+        assert started is not None
+        assert (started.fingerprint, started.done) == (RUN, frozenset())
+        ledger.add(TileRecord(3, (10,)))
+        ledger.flush()
+        with next(ledger.directory.glob("tiles*.jsonl")).open("a") as file:
+            file.write('{"tile": 5, "cou')
+        seen = read_unfinished(tmp_path)
+        assert seen is not None
+        assert seen.done == {3}
+        assert seen.updated >= started.updated
+        ledger.remove()
+    assert read_unfinished(tmp_path) is None
+
+
+def test_an_onlooker_takes_a_damaged_ledger_for_none(tmp_path: Path) -> None:
+    with Ledger(tmp_path, RUN) as ledger:
+        (ledger.directory / "manifest.json").write_text("{damaged")
+        assert read_unfinished(tmp_path) is None

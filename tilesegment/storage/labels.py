@@ -21,7 +21,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
-from tilesegment.colours import RGB
+from tilesegment.colours import RGB, class_colour
 from tilesegment.errors import InputError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import carried_attributes
@@ -338,6 +338,28 @@ def _with_provenance(key: str, text: str, provenance: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2)
 
 
+def read_classes(group: zarr.Group) -> list[LabelProperties]:
+    """The classes of a label image, as its "image-label" metadata names or colours them."""
+    stated = _image_label(group)
+    names = {item["label-value"]: item.get("class") for item in stated.get("properties") or ()}
+    colours = {item["label-value"]: item.get("rgba") for item in stated.get("colors") or ()}
+    return [
+        LabelProperties(
+            value,
+            str(names.get(value) or f"label {value}"),
+            tuple(colours[value][:3]) if colours.get(value) else class_colour(value),
+        )
+        for value in sorted({**names, **colours})
+    ]
+
+
+def _image_label(group: zarr.Group) -> Mapping[str, Any]:
+    """What makes a group a label image; empty if it is none."""
+    attributes: Any = dict(group.attrs)
+    stated: Mapping[str, Any] = attributes.get("ome", attributes).get("image-label") or {}
+    return stated
+
+
 def published_provenance(directory: Path) -> Mapping[str, Any] | None:
     """How the label image in a directory was made; None if there is none.
 
@@ -456,11 +478,9 @@ def class_names(group: zarr.Group) -> dict[int, str]:
 
     Empty if it states none, as for a label image of objects.
     """
-    attributes: Any = dict(group.attrs)
-    label = attributes.get("ome", attributes).get("image-label", {})
     return {
         int(item["label-value"]): str(item["class"])
-        for item in label.get("properties") or ()
+        for item in _image_label(group).get("properties") or ()
         if item.get("class")
     }
 

@@ -61,6 +61,17 @@ class TileRecord:
     """Address of the worker that wrote it; not stored."""
 
 
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run whose labels are not published, as its ledger shows it to an onlooker."""
+
+    fingerprint: Mapping[str, Any]
+    done: frozenset[int]
+    """Numbers of the finished tiles."""
+    updated: float
+    """When a tile was last finished, or else the run begun; seconds since the epoch."""
+
+
 class Ledger:
     """The record of one run; opened by its driver only.
 
@@ -324,6 +335,23 @@ def _has_size(labels_directory: Path, stored: StoredObject) -> bool:
         return (labels_directory / stored.key).stat().st_size == stored.size
     except FileNotFoundError:
         return False
+
+
+def read_unfinished(labels_directory: Path) -> UnfinishedRun | None:
+    """Look at a run without taking part in it; None if there is none, or it cannot be read."""
+    directory = labels_directory / LEDGER_NAME
+    journals = sorted(directory.glob("tiles-*.jsonl"))
+    try:
+        fingerprint = _read_manifest(labels_directory)
+        records = [record for journal in journals for record in read_records(journal)]
+        files = [directory / MANIFEST_NAME, *journals]
+        return UnfinishedRun(
+            fingerprint=fingerprint,
+            done=frozenset(item.number for item in records if item.level == fingerprint["level"]),
+            updated=max(file.stat().st_mtime for file in files),
+        )
+    except (OSError, OutputError, ValueError, KeyError):
+        return None
 
 
 def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:

@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from tilesegment.colours import class_colour
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import Georeferencing, read_georeferencing
 from tilesegment.storage.image import Image, open_image
-from tilesegment.storage.labels import PROVENANCE_KEY, LabelProperties
+from tilesegment.storage.labels import (
+    PROVENANCE_KEY,
+    LabelProperties,
+    is_label_image,
+    read_classes,
+)
 from tilesegment.tiling import TileGrid, Window
 
 BLOCK = 2048
@@ -122,7 +126,7 @@ def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
         OptionError: no name is given, and the image has several labels.
     """
     image = open_image(location)
-    if name is None and _is_labels(image.group):
+    if name is None and is_label_image(image):
         _check_labels(image, image.name, image)
         return _labelled(None, image, image.metadata.get("name") or image.name)
     name = _chosen(image, name)
@@ -139,7 +143,7 @@ def _labelled(image: Image | None, labels: Image, name: str) -> Labelled:
         name=name,
         image=image,
         labels=labels,
-        classes={item.value: item for item in _classes(labels)},
+        classes={item.value: item for item in read_classes(labels.group)},
         place=next((place for place in places if place is not None), None),
     )
 
@@ -168,25 +172,3 @@ def _check_labels(labels: Image, name: str, image: Image) -> None:
             f"the labels {name!r} of {image.location} are {labels.levels[0].dtype} in "
             f"{labels.channels} channels; whole numbers in one are needed"
         )
-
-
-def _is_labels(group: zarr.Group) -> bool:
-    """Whether a group is a label image, and says so."""
-    attributes: Any = dict(group.attrs)
-    return "image-label" in attributes.get("ome", attributes)
-
-
-def _classes(labels: Image) -> list[LabelProperties]:
-    """Classes of a label image, from its "image-label" metadata."""
-    attributes: Any = dict(labels.group.attrs)
-    stated = attributes.get("ome", attributes).get("image-label", {})
-    names = {item["label-value"]: item.get("class") for item in stated.get("properties", ())}
-    colours = {item["label-value"]: item.get("rgba") for item in stated.get("colors", ())}
-    return [
-        LabelProperties(
-            value,
-            str(names.get(value) or f"label {value}"),
-            tuple(colours[value][:3]) if colours.get(value) else class_colour(value),
-        )
-        for value in sorted({**names, **colours})
-    ]
