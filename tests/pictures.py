@@ -1,6 +1,8 @@
 """Small OME-Zarr images for tests, and the definition of what their labels are."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
 from tilesegment.model.unet import UNet
 from tilesegment.resampling import Resampling
+from tilesegment.storage.objects import LEDGER_NAME, make_aside
 from tilesegment.tiling import Window, mirrored_positions
 
 
@@ -75,6 +78,14 @@ def write_image(
     else:
         group.attrs["multiscales"] = [{"version": "0.4", **multiscale}]
     return path
+
+
+@contextmanager
+def as_a_run(labels_directory: Path) -> Iterator[None]:
+    """Label volumes are written from a folder that the ledger of a run makes and removes."""
+    make_aside(labels_directory)
+    yield
+    shutil.rmtree(labels_directory / LEDGER_NAME)
 
 
 def balanced(network: UNet) -> UNet:

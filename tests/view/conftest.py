@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image as PILImage
 
+from tests.pictures import as_a_run
 from tilesegment.storage.image import open_image
 from tilesegment.storage.labels import LabelLayout, LabelProperties, layout_volume, list_labels
 from tilesegment.tiling import Window
@@ -45,9 +46,10 @@ def write_labels(
     inside = directory is None
     directory = directory or image / "labels" / name
     volume = layout_volume(opened, layout, directory)
-    volume.write(0, 0, Window(0, 0, *labels.shape), labels)
-    for level in range(1, len(opened.levels)):
-        volume.derive(level, level - 1, 0, Window(0, 0, *opened.plane_shape(level)))
+    with as_a_run(volume.directory):
+        volume.write(0, 0, Window(0, 0, *labels.shape), labels)
+        for level in range(1, len(opened.levels)):
+            volume.derive(level, level - 1, 0, Window(0, 0, *opened.plane_shape(level)))
     volume.publish({})
     if inside:
         list_labels(directory.parent, name, opened.version)

@@ -90,7 +90,8 @@ def test_an_unfinished_run_is_told_tile_by_tile(image: Path) -> None:
     directory = image / "labels" / "cells"
     with Ledger(directory, {"level": 1, "tile": 32}) as ledger:
         for number in (0, 4):
-            ledger.add(TileRecord(number, (1,)))
+            ledger.add(TileRecord(number, (1,), level=1))
+        ledger.flush()
         told = progress(scene(image))
         (run,) = told["runs"]
         assert run["name"] == "cells"

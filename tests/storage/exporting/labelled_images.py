@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from tests.pictures import write_image
+from tests.pictures import as_a_run, write_image
 from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import Affine, Georeferencing, geozarr_attributes
 from tilesegment.storage.image import open_image
@@ -61,13 +61,14 @@ def add_labels(
         name, opened.version, labels.dtype.name, TILE, TILE // 2, classes, "../../"
     )
     volume = layout_volume(opened, layout, image / "labels" / name)
-    planes = labels.reshape(-1, *labels.shape[-2:])
-    for number, plane in enumerate(planes):
-        volume.write(0, number, Window(0, 0, *plane.shape), plane)
-    for level, neighbour in levels_to_derive(len(volume.arrays), 0):
-        grid = volume.grid(level, 10**6)
-        for tile in grid.tiles():
-            volume.derive(level, neighbour, tile.plane, grid.write_window(tile))
+    with as_a_run(volume.directory):
+        planes = labels.reshape(-1, *labels.shape[-2:])
+        for number, plane in enumerate(planes):
+            volume.write(0, number, Window(0, 0, *plane.shape), plane)
+        for level, neighbour in levels_to_derive(len(volume.arrays), 0):
+            grid = volume.grid(level, 10**6)
+            for tile in grid.tiles():
+                volume.derive(level, neighbour, tile.plane, grid.write_window(tile))
     volume.publish({})
     list_labels(image / "labels", name, opened.version)
 
