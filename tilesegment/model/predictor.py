@@ -1,5 +1,6 @@
 """A haloed tile in, labels out: the only place where pixels meet the network."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from tilesegment.config import Precision
 from tilesegment.errors import InputError, OptionError
-from tilesegment.model.file import ModelDescription, load_model_bytes
+from tilesegment.model.file import Description, ModelDescription, load_model_bytes
+from tilesegment.model.foreign.network import ForeignDescription, load_foreign
 from tilesegment.model.fuse import can_fuse, fuse
 
 Device = Literal["cpu", "cuda"]
@@ -45,12 +47,16 @@ def _computes(precision: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
+Logits = Callable[[npt.NDArray[Any]], Tensor]
+"""A network with its normalisation: (c, y, x) in the image's dtype to (outputs, y', x') logits."""
+
+
 class Predictor:
     """A loaded network, ready for tiles of one kind of image.
 
     Args:
         content: bytes of the model file.
-        description: what they say, see `tilesegment.model.file.read_description`.
+        description: what is known of it, see `tilesegment.model.opening.open_model`.
         pixels: dtype of the image.
         precision: float32, bfloat16 or float16.
         device: where the network runs.
@@ -59,26 +65,11 @@ class Predictor:
     def __init__(
         self,
         content: bytes,
-        description: ModelDescription,
+        description: Description,
         pixels: np.dtype[Any],
         precision: str,
         device: Device,
     ) -> None:
-        network = load_model_bytes(content, "the model")
-        self.geometry = network.geometry
-        self.dtype = _DTYPES[precision]
-        self.device = torch.device(device)
-        network.to(self.dtype)
-        with torch.no_grad():
-            if device == "cpu" and can_fuse():
-                network = fuse(network)
-        self.network = network.to(self.device).to(  # type: ignore[call-overload]
-            memory_format=torch.channels_last
-        )
-        self._scale, self._offset = _affine(description, pixels, self.device)
-        self._values = np.array(
-            [item.value for item in description.classes], description.label_dtype
-        )
         if device == "cuda":
             # Another algorithm for each call would sum in another order.
             torch.backends.cudnn.deterministic = True
@@ -86,6 +77,17 @@ class Predictor:
             # Otherwise float32 would be computed with the mantissa of TF32.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+        self.geometry = description.geometry
+        self._threshold = description.threshold
+        self._run: Logits
+        if isinstance(description, ForeignDescription):
+            self._run = load_foreign(content, description, device)
+        else:
+            assert isinstance(description, ModelDescription)  # noqa: S101 - there are two kinds
+            self._run = _OwnNetwork(content, description, pixels, precision, device)
+        self._values = np.array(
+            [item.value for item in description.classes], description.label_dtype
+        )
 
     def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The network's output for one tile.
@@ -110,6 +112,7 @@ class Predictor:
 
         Raises:
             InputError: if the network's output is not finite.
+            ModelError: if a foreign network fails, or its output has another size than measured.
         """
         with torch.inference_mode():
             logits = self._forward(pixels)
@@ -125,21 +128,50 @@ class Predictor:
             return labels
 
     def _winner(self, logits: Tensor) -> Tensor:
-        """Index of the class: one output channel is the foreground's sigmoid, threshold 1/2."""
+        """Index of the class: one output channel is the foreground's, above a threshold."""
         if logits.shape[0] == 1:
-            return logits[0] > 0
+            return logits[0] > self._threshold
         if logits.shape[0] == 2:
             return logits[1] > logits[0]
         return logits.argmax(dim=0)
 
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
+        """Logits of the tile alone."""
+        logits = self._run(pixels)
+        crop, halo = self.geometry.crop, self.geometry.halo
+        height, width = (size - 2 * halo for size in pixels.shape[-2:])
+        return logits[:, crop : crop + height, crop : crop + width]
+
+
+class _OwnNetwork:
+    """The U-Net of a model file."""
+
+    def __init__(
+        self,
+        content: bytes,
+        description: ModelDescription,
+        pixels: np.dtype[Any],
+        precision: str,
+        device: Device,
+    ) -> None:
+        network = load_model_bytes(content, "the model")
+        self.dtype = _DTYPES[precision]
+        self.device = torch.device(device)
+        network.to(self.dtype)
+        with torch.no_grad():
+            if device == "cpu" and can_fuse():
+                network = fuse(network)
+        self.network = network.to(self.device).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
+        self._scale, self._offset = _affine(description, pixels, self.device)
+
+    def __call__(self, pixels: npt.NDArray[Any]) -> Tensor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
         image = image.to(torch.float32).mul_(self._scale).add_(self._offset)
         image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(image)[0]
-        crop, both_halos = self.geometry.crop, 2 * self.geometry.halo
-        height, width = (size - both_halos for size in pixels.shape[-2:])
-        return logits[:, crop : crop + height, crop : crop + width]
+        return logits
 
 
 def _affine(

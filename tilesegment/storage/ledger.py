@@ -132,12 +132,22 @@ class Ledger:
 
 def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:
     """Whether a directory holds the tiles of a run with this fingerprint."""
-    manifest = labels_directory / LEDGER_NAME / MANIFEST_NAME
+    stored = unfinished_fingerprint(labels_directory)
     try:
-        refuse_other_run(json.loads(manifest.read_text()), fingerprint, labels_directory)
-    except (OSError, ValueError, OutputConflictError):
+        refuse_other_run(stored or {}, fingerprint, labels_directory)
+    except OutputConflictError:
         return False
     return True
+
+
+def unfinished_fingerprint(labels_directory: Path) -> dict[str, Any] | None:
+    """The fingerprint of the run whose tiles a directory holds; None if there is none."""
+    manifest = labels_directory / LEDGER_NAME / MANIFEST_NAME
+    try:
+        stored: dict[str, Any] = json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        return None
+    return stored
 
 
 def refuse_other_run(
