@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClusterOptions": "tilesegment.config",
+    "ForeignOptions": "tilesegment.config",
     "LabelClass": "tilesegment.model.file",
     "Normalisation": "tilesegment.model.file",
     "RunOptions": "tilesegment.config",
@@ -27,6 +28,7 @@ _HOMES = {
 
 __all__ = [
     "ClusterOptions",
+    "ForeignOptions",
     "LabelClass",
     "Normalisation",
     "RunOptions",
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tilesegment.config import ClusterOptions, RunOptions
+    from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
     from tilesegment.model.file import (
         LabelClass,
         Normalisation,

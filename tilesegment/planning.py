@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tilesegment.errors import OptionError
 from tilesegment.geometry import YX, NetworkGeometry
 from tilesegment.tiling import (
     Region,
@@ -54,6 +55,10 @@ class Network:
     geometry: NetworkGeometry
     base_channels: int
     weights_bytes: int
+    fixed_input: int | None = None
+    """The only input size that the network takes, pixels per side; it decides the tile."""
+    statistics: bool = False
+    """Whether the whole image is read first, for the numbers that normalise it."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ def make_plan(
         OptionError: if the tile is too small or off the network's grid.
     """
     geometry = network.geometry
+    if network.fixed_input is not None:
+        tile = _fixed_tile(network.fixed_input, geometry, tile)
     if tile is None:
         tile = choose_tile(LARGEST_AUTO_TILE, source.shape, geometry)
     check_tile(tile, geometry)
@@ -156,6 +163,27 @@ def make_plan(
         output_chunk=chunk_of(tile),
         output_bytes=source.planes * label_bytes * sum(shape.y * shape.x for shape in level_shapes),
     )
+
+
+def _fixed_tile(fixed_input: int, geometry: NetworkGeometry, wanted: int | None) -> int:
+    """The tile whose input has the only size that the network takes.
+
+    Raises:
+        OptionError: if that is too small for the network's halo, or another tile is wanted.
+    """
+    tile = fixed_input - 2 * geometry.halo
+    if tile < geometry.smallest_tile:
+        raise OptionError(
+            f"the network takes inputs of {fixed_input} pixels only, of which a halo of "
+            f"{geometry.halo} per side leaves {max(tile, 0)}, less than {geometry.smallest_tile}; "
+            "export it with dynamic sizes"
+        )
+    if wanted not in (None, tile):
+        raise OptionError(
+            f"the network takes inputs of {fixed_input} pixels only, so the tile is {tile}, not "
+            f"{wanted}; leave out --tile"
+        )
+    return tile
 
 
 def _whole_chunks(start: int, stop: int, size: int, chunk: int) -> int:

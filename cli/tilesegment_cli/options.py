@@ -1,9 +1,12 @@
 """Options that several commands share, and how sizes are written."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast, get_args
 
 import click
+
+from tilesegment.config import ForeignOptions, Normalise
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -19,7 +22,8 @@ def run_options(command: Command) -> Command:
                 default="nuclei",
                 show_default=True,
                 metavar="FILE|NAME",
-                help="Model file (.safetensors), or a bundled model; see `tilesegment models`.",
+                help="Model file (.safetensors), a bundled model (see `tilesegment models`), or "
+                "a foreign network: .onnx, bioimage.io folder, TorchScript, .pt2, module:factory.",
             ),
             click.option(
                 "--level",
@@ -47,6 +51,56 @@ def run_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def foreign_options(command: Command) -> Command:
+    """What a network that tilesegment did not write cannot say; one `foreign` for the command."""
+
+    @wraps(command)
+    def with_foreign(
+        weights: str | None,
+        model_output: str | None,
+        trust_model: str | None,
+        normalise: Normalise | None,
+        threshold: float | None,
+        **others: Any,
+    ) -> Any:
+        foreign = ForeignOptions(weights, model_output, trust_model, normalise, threshold)
+        return command(foreign=foreign, **others)
+
+    options = (
+        click.option(
+            "--weights",
+            metavar="FILE",
+            help="Foreign: weights of module:factory (safetensors, or a torch state dict).",
+        ),
+        click.option(
+            "--model-output",
+            metavar="NAME",
+            help="Foreign: which of several outputs, or of a description's channels.",
+        ),
+        click.option(
+            "--trust-model",
+            metavar="sha256:HASH",
+            help="Foreign: run the code in this TorchScript or .pt2 file.",
+        ),
+        click.option(
+            "--normalise",
+            type=click.Choice(get_args(Normalise)),
+            help="Foreign: pixels by the largest value of their type (default, if nothing is "
+            "described), as they are, or by statistics of the whole image.",
+        ),
+        click.option(
+            "--threshold",
+            type=float,
+            help="Foreign: a single output channel above it is foreground; 0 for logits, 0.5 "
+            "for probabilities.",
+        ),
+    )
+    decorated = with_foreign
+    for option in reversed(options):
+        decorated = option(decorated)
+    return cast("Command", decorated)
 
 
 def cluster_options(command: Command) -> Command:

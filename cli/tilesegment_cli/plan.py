@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from tilesegment.config import ClusterOptions, Precision, RunOptions
-from tilesegment_cli.options import cluster_options, human_bytes, human_seconds, run_options
+from tilesegment.config import ClusterOptions, ForeignOptions, Precision, RunOptions
+from tilesegment_cli.options import (
+    cluster_options,
+    foreign_options,
+    human_bytes,
+    human_seconds,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from tilesegment.planning import Plan
@@ -21,6 +27,7 @@ Examples:
 )
 @click.argument("image", type=click.Path())
 @run_options
+@foreign_options
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def plan(
@@ -29,6 +36,7 @@ def plan(
     level: int,
     tile: int | None,
     precision: str,
+    foreign: ForeignOptions,
     cluster: str,
     workers: int | None,
     limit_text: str | None,
@@ -44,9 +52,9 @@ def plan(
     from tilesegment.usecases.segment import plan as make_plan
 
     options = RunOptions(level, tile, cast("Precision", precision))
-    planned = make_plan(image, model, options)
+    planned = make_plan(image, model, options, foreign)
     chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
-    seconds = estimate_seconds(planned, model, options, chosen)
+    seconds = estimate_seconds(planned, model, options, chosen, foreign)
     facts = _facts(planned, seconds)
     click.echo(json.dumps(facts) if as_json else _text(planned, facts))
     limit = memory_limit(chosen)
@@ -72,6 +80,7 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "compute_amplification": round(planned.compute_amplification, 3),
         "read_amplification": round(planned.read_amplification, 3),
         "worker_memory_bytes": planned.worker_memory_bytes,
+        "whole_image_statistics": planned.network.statistics,
         "output_chunk": planned.output_chunk,
         "output_bytes": planned.output_bytes,
         "seconds": seconds,
@@ -83,11 +92,13 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
     size = f"{shape.y} x {shape.x} px"
     planes = f", {planned.source.planes} planes" if planned.source.planes > 1 else ""
     seconds = facts["seconds"]
+    first = {"First": "the whole image is read, for the statistics that normalise it"}
     rows = {
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
         "Tiles": f"{facts['tiles']} of {planned.tile} px, in {facts['regions']} region(s)",
         "Halo": f"{planned.halo} px per side (border {geometry.border}, alignment "
         f"{geometry.alignment})",
+        **(first if planned.network.statistics else {}),
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
         "Reads": f"{planned.read_amplification:.2f} x the image's pixels",
         "Memory": f"about {human_bytes(planned.worker_memory_bytes)} per worker",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from tilesegment.config import ClusterOptions, Precision, RunOptions
+from tilesegment.config import ClusterOptions, ForeignOptions, Precision, RunOptions
 from tilesegment.errors import IncompleteError
-from tilesegment_cli.options import cluster_options, human_seconds, run_options
+from tilesegment_cli.options import cluster_options, foreign_options, human_seconds, run_options
 from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ Examples:
   tilesegment run slide.zarr --model my.safetensors --labels tumour
   tilesegment run slide.zarr --cluster gpu
   tilesegment run slide.zarr --cluster tcp://10.0.0.5:8786
+  tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
 """
 )
 @click.argument("image", type=click.Path())
 @run_options
+@foreign_options
 @click.option("--labels", metavar="NAME", help="Name of the label image; default: the model's.")
 @click.option(
     "--output",
@@ -43,6 +45,7 @@ def run(
     level: int,
     tile: int | None,
     precision: str,
+    foreign: ForeignOptions,
     labels: str | None,
     output: str | None,
     overwrite: bool,
@@ -72,6 +75,7 @@ def run(
                 output=output,
                 options=RunOptions(level, tile, cast("Precision", precision)),
                 cluster=ClusterOptions(cluster, workers, limit_text),
+                foreign=foreign,
                 overwrite=overwrite,
                 report=report,
             )

@@ -10,7 +10,7 @@ because only the second may be annotated with the thread it runs on (docs/adr/00
 """
 
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,9 +32,11 @@ from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
-from tilesegment.tiling import Region, Tile, Window, region_cuts
+from tilesegment.tiling import Region, Tile, TileGrid, Window, region_cuts
 
 _DRAIN_SECONDS = 20
+_SUMMARISED_BLOCK = 1024
+"""Pixels per side that are read at once for statistics of the image."""
 _TILES_AHEAD = 64
 """Tiles that the scheduler has at least: the next region is there before the last runs dry."""
 
@@ -99,6 +101,38 @@ def derive_levels(
         for tile_ in grid.tiles()
     )
     yield from _compute(client, batches, _TILES_AHEAD)
+
+
+def summarise_image(
+    client: Client,
+    pixels: MirroredPixels,
+    planes: int,
+    summarise: Callable[[npt.NDArray[Any]], Any],
+    run: str,
+) -> Iterator[Any]:
+    """What `summarise` makes of each block (c, y, x) of a level; together they are the level."""
+    grid = summary_blocks(pixels, planes)
+
+    def batches() -> Iterator[Batch]:
+        for tile in grid.tiles():
+            key = f"summary-{run}-{grid.number(tile)}"
+            yield {key: (_summarise, pixels, tile.plane, grid.write_window(tile), summarise)}, [key]
+
+    yield from _compute(client, batches(), _TILES_AHEAD)
+
+
+def summary_blocks(pixels: MirroredPixels, planes: int) -> TileGrid:
+    """The blocks of `summarise_image`."""
+    return TileGrid(pixels.plane_shape, planes, _SUMMARISED_BLOCK)
+
+
+def _summarise(
+    pixels: MirroredPixels,
+    plane: int,
+    window: Window,
+    summarise: Callable[[npt.NDArray[Any]], Any],
+) -> Any:
+    return summarise(pixels.read(plane, window))
 
 
 Batch = tuple[HighLevelGraph | dict[Hashable, Any], list[Hashable]]

@@ -17,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from tilesegment.config import Precision
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
-from tilesegment.model.file import ModelDescription
+from tilesegment.model.file import Description
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.storage.pyramid import Labels
@@ -38,7 +38,7 @@ class WorkerModel:
 
     content: bytes
     """Of the model file."""
-    description: ModelDescription
+    description: Description
     pixels: np.dtype[Any]
     precision: str
     device: "Device"

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import ClusterError, OutputError, TilesegmentError
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
-from tilesegment.model.file import ModelDescription, model_hash, read_description
+from tilesegment.model.file import Description
+from tilesegment.model.opening import Model, open_model
+from tilesegment.model.preprocessing import Scale
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import (
@@ -33,7 +35,18 @@ from tilesegment.storage.labels import (
     remove_labels,
     unlist_labels,
 )
-from tilesegment.storage.ledger import Ledger, is_unfinished_run, refuse_other_run
+from tilesegment.storage.ledger import (
+    Ledger,
+    is_unfinished_run,
+    refuse_other_run,
+    unfinished_fingerprint,
+)
+from tilesegment.usecases.statistics import FIELD as STATISTICS
+from tilesegment.usecases.statistics import (
+    measure_statistics,
+    stored_statistics,
+    with_statistics,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,7 +61,7 @@ _TIMED_TILE = 512
 class Progress:
     """How far a run is; handed to the caller after every tile."""
 
-    phase: Literal["tiles", "levels"]
+    phase: Literal["statistics", "tiles", "levels"]
     done: int
     total: int
     """Tiles of this phase."""
@@ -82,14 +95,17 @@ class _Job:
     """Everything a run knows before it starts."""
 
     image: Image
-    model: Path
-    description: ModelDescription
+    model: Model
     options: RunOptions
     plan: Plan
     name: str
     directory: Path
     inside: bool
     """Whether the labels go into the image's own store."""
+
+    @property
+    def description(self) -> Description:
+        return self.model.description
 
     @property
     def volume(self) -> LabelVolume:
@@ -109,7 +125,7 @@ class _Job:
         from tilesegment.execution.worker import WorkerModel
 
         return WorkerModel(
-            content=self.model.read_bytes(),
+            content=self.model.content,
             description=self.description,
             pixels=self.image.levels[self.plan.source.level].dtype,
             precision=workers.precision,
@@ -122,7 +138,7 @@ class _Job:
         level = self.image.levels[self.plan.source.level]
         return {
             "version": _FINGERPRINT_VERSION,
-            "model": model_hash(self.model),
+            **self.model.identity,
             "level": self.plan.source.level,
             "precision": precision,
             "image": self.image.name if self.inside else self.image.location,
@@ -136,24 +152,30 @@ def plan(
     image: str | Path,
     model: str | Path = zoo.DEFAULT,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
 ) -> Plan:
     """What `segment` would do; reads metadata only and writes nothing.
 
+    A foreign network is run, to measure its border.
+
     Args:
         image: path of an OME-Zarr image.
-        model: path of a model file, or the name of a bundled model.
+        model: path of a model file or a foreign network, or the name of a bundled model.
         options: level, tile and precision.
+        foreign: what a foreign network cannot say of itself.
 
     Raises:
         InputError, ModelError, OptionError: as `segment`.
     """
-    opened = open_image(image)
-    path = zoo.find(model)
-    return _make_plan(opened, path, read_description(path), options)
+    return _make_plan(open_image(image), open_model(model, foreign), options)
 
 
 def estimate_seconds(
-    planned: Plan, model: str | Path, options: RunOptions, cluster: ClusterOptions
+    planned: Plan,
+    model: str | Path,
+    options: RunOptions,
+    cluster: ClusterOptions,
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
 ) -> float | None:
     """How long the network will need, from two passes over a small tile on this machine.
 
@@ -169,15 +191,19 @@ def estimate_seconds(
     from tilesegment.execution.worker import WorkerModel, describe_worker
 
     keep_freed_memory()
-    path = zoo.find(model)
-    description = read_description(path)
-    precision = describe_worker("cpu", options.precision, planned.source.location)[0].precision
+    opened = open_model(model, foreign)
+    description = opened.description
+    wanted = description.precision(options.precision)
+    precision = describe_worker("cpu", wanted, planned.source.location)[0].precision
     pixels = np.dtype(np.uint8)
+    steps = description.whole_image_steps
+    description = description.with_scales(Scale() for _ in steps)
     predictor = WorkerModel(
-        path.read_bytes(), description, pixels, precision, "cpu", inference_threads(cluster)
+        opened.content, description, pixels, precision, "cpu", inference_threads(cluster)
     ).build(worker_threads=1)
     geometry = description.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
+    side = description.fixed_input or side
     tile = np.zeros((description.in_channels, side, side), pixels)
     predictor.labels(tile)
     started = time.perf_counter()
@@ -195,6 +221,7 @@ def segment(
     output: str | Path | None = None,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
     cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
@@ -204,17 +231,19 @@ def segment(
 
     Args:
         image: path of an OME-Zarr image (0.4 or 0.5), with axes of t, c, z, y, x.
-        model: path of a model file, or the name of a bundled model.
+        model: path of a model file, name of a bundled model, or a foreign network: path of an
+            ONNX file, a bioimage.io folder, TorchScript or a .pt2; or "module:factory".
         labels: name of the label image; the model's by default.
         output: a store of its own for the label image; by default ``image/labels/NAME``.
         options: level, tile and precision.
         cluster: who computes.
+        foreign: what a foreign network cannot say of itself.
         overwrite: replace a label image of the same name.
         report: called after each tile.
 
     Raises:
         InputError: the image is absent, damaged, or holds NaN.
-        ModelError: the model file cannot be used, or takes other channels.
+        ModelError: the model cannot be used, takes other channels, or has no finite border.
         OptionError: an option cannot work here.
         ClusterError: there are no workers.
         OutputConflictError: the labels belong to another run.
@@ -223,7 +252,7 @@ def segment(
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
-    job = _prepare(image, model, labels, output, options)
+    job = _prepare(image, open_model(model, foreign), labels, output, options)
     refuse_foreign(job.directory, overwrite)
     kept = None if overwrite else published_provenance(job.directory)
     cluster = resolve_kind(cluster)
@@ -231,8 +260,12 @@ def segment(
         workers = _agree(client, cluster, job)
         fingerprint = job.fingerprint(workers.precision)
         if kept is not None:
-            refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
+            _refuse_other_labels(kept["fingerprint"], fingerprint, job.directory)
             return _complete(job, kept)
+        if job.description.whole_image_steps:
+            statistics = _statistics(job, client, fingerprint, report)
+            job = replace(job, model=with_statistics(job.model, statistics))
+            fingerprint[STATISTICS] = statistics
         model_for_workers = job.worker_model(workers, inference_threads(cluster))
         tiles = {**fingerprint, **asdict(workers), "tile": job.plan.tile}
         run = f"tilesegment-{uuid.uuid4().hex[:12]}"
@@ -243,9 +276,37 @@ def segment(
                 return _run(job, client, run, ledger, fingerprint, report)
 
 
+def _refuse_other_labels(
+    kept: Mapping[str, Any], fingerprint: Mapping[str, Any], directory: Path
+) -> None:
+    """Compare with finished labels, whose statistics follow from image and model."""
+    known = {STATISTICS: kept[STATISTICS]} if STATISTICS in kept else {}
+    refuse_other_run(kept, {**fingerprint, **known}, directory)
+
+
+def _statistics(
+    job: _Job,
+    client: "Client",
+    fingerprint: Mapping[str, Any],
+    report: Callable[[Progress], None] | None,
+) -> list[dict[str, Any]]:
+    """Numbers of the whole image: those of the run that is resumed, or measured now."""
+    stored = stored_statistics(unfinished_fingerprint(job.directory), fingerprint)
+    if stored is not None:
+        return stored
+    source = job.plan.source
+
+    def tell(done: int, total: int, pixels: int) -> None:
+        _report(report, "statistics", done, total, pixels, client)
+
+    run = f"statistics-{uuid.uuid4().hex[:12]}"
+    pixels = job.image.pixels(source.level)
+    return measure_statistics(job.model, pixels, source.planes, client, run, tell)
+
+
 def _prepare(
     image: str | Path,
-    model: str | Path,
+    model: Model,
     labels: str | None,
     output: str | Path | None,
     options: RunOptions,
@@ -254,27 +315,23 @@ def _prepare(
     image = Path(image).resolve()
     opened = open_image(image)
     opened.refuse_non_finite()
-    path = zoo.find(model)
-    description = read_description(path)
-    name = labels or path.name.removesuffix(".safetensors")
+    name = labels or model.name
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = Path(output).resolve() if output is not None else image / "labels" / name
     return _Job(
         image=opened,
-        model=path,
-        description=description,
+        model=model,
         options=options,
-        plan=_make_plan(opened, path, description, options),
+        plan=_make_plan(opened, model, options),
         name=name,
         directory=directory,
         inside=output is None,
     )
 
 
-def _make_plan(
-    image: Image, model: Path, description: ModelDescription, options: RunOptions
-) -> Plan:
+def _make_plan(image: Image, model: Model, options: RunOptions) -> Plan:
+    description = model.description
     number = image.level_number(options.level)
     level = image.levels[number]
     description.check_channels(image.channels, image.location)
@@ -289,8 +346,10 @@ def _make_plan(
     )
     network = Network(
         geometry=description.geometry,
-        base_channels=int(description.arguments.get("base_channels", 64)),
-        weights_bytes=model.stat().st_size,
+        base_channels=description.base_channels,
+        weights_bytes=len(model.content),
+        fixed_input=description.fixed_input,
+        statistics=bool(description.whole_image_steps),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
@@ -304,7 +363,8 @@ def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind"
     """
     from tilesegment.execution.worker import WorkerKind, describe_worker
 
-    answers = client.run(describe_worker, cluster.kind, job.options.precision, job.image.location)
+    precision = job.description.precision(job.options.precision)
+    answers = client.run(describe_worker, cluster.kind, precision, job.image.location)
     blind = [address for address, (_, sees) in answers.items() if not sees]
     if blind:
         raise ClusterError(
@@ -409,7 +469,7 @@ def _derive_levels(
 
 def _report(
     report: Callable[[Progress], None] | None,
-    phase: Literal["tiles", "levels"],
+    phase: Literal["statistics", "tiles", "levels"],
     done: int,
     total: int,
     pixels: int,
