@@ -1,5 +1,6 @@
 """Fixtures that many tests share: small images, small networks, and running clusters."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ hypothesis.settings.register_profile("tilesegment", deadline=None)
 hypothesis.settings.load_profile("tilesegment")
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Measured geometries are neither taken from the user's cache nor left there."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

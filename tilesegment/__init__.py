@@ -14,6 +14,7 @@ _HOMES = {
     "BorderWeight": "tilesegment.training.weight_map",
     "ClusterOptions": "tilesegment.config",
     "EvaluateOptions": "tilesegment.usecases.evaluate",
+    "ForeignOptions": "tilesegment.config",
     "LabelClass": "tilesegment.model.file",
     "LabelRule": "tilesegment.training.dataset",
     "NetworkChoice": "tilesegment.usecases.train",
@@ -43,6 +44,7 @@ __all__ = [
     "BorderWeight",
     "ClusterOptions",
     "EvaluateOptions",
+    "ForeignOptions",
     "LabelClass",
     "LabelRule",
     "NetworkChoice",
@@ -69,7 +71,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tilesegment.config import ClusterOptions, RunOptions
+    from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
     from tilesegment.storage.exporting import PolygonOptions, export_labels

@@ -86,7 +86,10 @@ class Blend:
 
 
 def choose_blend(
-    kind: BlendKind | None, overlap: float | None, network: NetworkGeometry
+    kind: BlendKind | None,
+    overlap: float | None,
+    network: NetworkGeometry,
+    fixed_input: int | None = None,
 ) -> Blend | None:
     """The windows for `--blend` and `--overlap`; None without them.
 
@@ -94,6 +97,7 @@ def choose_blend(
         kind: the user's choice.
         overlap: share of a window's side that the next one covers too; None takes one half.
         network: of the network that is shown the windows.
+        fixed_input: the only input size that it takes, pixels per side, if so.
 
     Raises:
         OptionError: if the overlap is out of range, or given without a kind.
@@ -106,5 +110,7 @@ def choose_blend(
     if not 0 <= overlap <= _LARGEST_OVERLAP:
         raise OptionError(f"--overlap {overlap:g} is not between 0 and {_LARGEST_OVERLAP:g}")
     window = round_up(_WINDOW, network.alignment)
+    if fixed_input is not None:
+        window = fixed_input - 2 * network.halo
     steps = round(window * (1 - overlap) / network.alignment)
     return Blend(kind, window, max(steps, 1) * network.alignment, network)

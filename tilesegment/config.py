@@ -8,6 +8,7 @@ from tilesegment.errors import OptionError
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MOST_VIEWS = 8
 BlendKind = Literal["gaussian", "mean"]
+Normalise = Literal["largest", "none", "zero-mean", "min-max", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,20 @@ class ClusterOptions:
     """Memory at which a worker is restarted, as "8GB"; None divides the machine's."""
     insecure: bool = False
     """Whether a scheduler on another machine may be spoken to without encryption."""
+
+
+@dataclass(frozen=True)
+class ForeignOptions:
+    """What a network that tilesegment did not write cannot say of itself (docs/foreign.md)."""
+
+    weights: str | None = None
+    """File of weights for a network given as "module:factory"."""
+    model_output: str | None = None
+    """Which of several outputs: its name, or its position."""
+    trust: str | None = None
+    """"sha256:…" of a file that runs code when it is loaded (TorchScript, .pt2)."""
+    normalise: Normalise | None = None
+    """How pixel values become its input; None: by the largest of their type, or as described."""
+    threshold: float | None = None
+    """Where the only output channel is above it is foreground: 0 for logits, 0.5 for
+    probabilities. None: as described."""

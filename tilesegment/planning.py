@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tilesegment.blending import Blend
+from tilesegment.errors import OptionError
 from tilesegment.geometry import YX, NetworkGeometry, Spacing
 from tilesegment.resampling import Resampling
 from tilesegment.tiling import (
@@ -68,6 +69,10 @@ class Network:
     """The windows that it is shown of each tile; None: the tile at once."""
     passes: int = 1
     """Forward passes per tile, see `RunOptions.average`."""
+    fixed_input: int | None = None
+    """The only input size that the network takes, pixels per side; it decides the tile."""
+    statistics: bool = False
+    """Whether the whole image is read first, for the numbers that normalise it."""
 
     def computed(self, shown: YX) -> int:
         """Pixels that the network is given, in all passes, for an input of `shown`."""
@@ -185,6 +190,13 @@ def make_plan(
         OptionError: if the tile is too small or off the network's grid.
     """
     geometry = _geometry(source, network)
+    if network.fixed_input is not None:
+        if source.step is not None:
+            raise OptionError(
+                f"the network takes inputs of {network.fixed_input} pixels only, and cannot see "
+                "resampled ones; choose a level with --level"
+            )
+        tile = _fixed_tile(network.fixed_input, geometry, tile)
     if tile is None:
         tile = choose_tile(_largest_auto_tile(source.step), source.shape, geometry)
     check_tile(tile, geometry)
@@ -214,6 +226,27 @@ def _largest_auto_tile(step: Spacing | None) -> int:
     if step is None:
         return LARGEST_AUTO_TILE
     return min(int(LARGEST_AUTO_TILE * max(step)), _LARGEST_RESAMPLED_TILE)
+
+
+def _fixed_tile(fixed_input: int, geometry: NetworkGeometry, wanted: int | None) -> int:
+    """The tile whose input has the only size that the network takes.
+
+    Raises:
+        OptionError: if that is too small for the network's halo, or another tile is wanted.
+    """
+    tile = fixed_input - 2 * geometry.halo
+    if tile < geometry.smallest_tile:
+        raise OptionError(
+            f"the network takes inputs of {fixed_input} pixels only, of which a halo of "
+            f"{geometry.halo} per side leaves {max(tile, 0)}, less than {geometry.smallest_tile}; "
+            "export it with dynamic sizes"
+        )
+    if wanted not in (None, tile):
+        raise OptionError(
+            f"the network takes inputs of {fixed_input} pixels only, so the tile is {tile}, not "
+            f"{wanted}; leave out --tile"
+        )
+    return tile
 
 
 def _whole_chunks(start: int, stop: int, size: int, chunk: int) -> int:

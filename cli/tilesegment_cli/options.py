@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
-from tilesegment.config import MOST_VIEWS, ClusterOptions, RunOptions
+from tilesegment.config import MOST_VIEWS, ClusterOptions, ForeignOptions, Normalise, RunOptions
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -36,7 +36,8 @@ def run_options(command: Command) -> Command:
                 default="nuclei",
                 show_default=True,
                 metavar="FILE|NAME",
-                help="Model file (.safetensors), or a bundled model; see `tilesegment models`.",
+                help="Model file (.safetensors), a bundled model (see `tilesegment models`), or "
+                "a foreign network: .onnx, bioimage.io folder, TorchScript, .pt2, module:factory.",
             ),
             click.option(
                 "--level",
@@ -80,6 +81,45 @@ def run_options(command: Command) -> Command:
                 help="Arithmetic of the network; auto is the fastest that the device has.",
             ),
             average_option,
+        ],
+    )
+
+
+def foreign_options(command: Command) -> Command:
+    """What a foreign network cannot say of itself; the command gets it as `foreign`."""
+    return _gathered(
+        command,
+        ForeignOptions,
+        "foreign",
+        [
+            click.option(
+                "--weights",
+                metavar="FILE",
+                help="Foreign: weights of module:factory (safetensors, or a torch state dict).",
+            ),
+            click.option(
+                "--model-output",
+                metavar="NAME",
+                help="Foreign: which of several outputs, or of a description's channels.",
+            ),
+            click.option(
+                "--trust-model",
+                "trust",
+                metavar="sha256:HASH",
+                help="Foreign: run the code in this TorchScript or .pt2 file.",
+            ),
+            click.option(
+                "--normalise",
+                type=click.Choice(get_args(Normalise)),
+                help="Foreign: pixels by the largest value of their type (default, if nothing is "
+                "described), as they are, or by statistics of the whole image.",
+            ),
+            click.option(
+                "--threshold",
+                type=float,
+                help="Foreign: a single output channel above it is foreground; 0 for logits, 0.5 "
+                "for probabilities.",
+            ),
         ],
     )
 

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import cluster_options, human_bytes, human_seconds, run_options
+from tilesegment_cli.options import (
+    cluster_options,
+    foreign_options,
+    human_bytes,
+    human_seconds,
+    run_options,
+)
 
 if TYPE_CHECKING:
-    from tilesegment.config import ClusterOptions, RunOptions
+    from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
     from tilesegment.planning import Plan, Source
 
 
@@ -21,12 +27,14 @@ Examples:
 )
 @click.argument("image", type=click.Path())
 @run_options
+@foreign_options
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def plan(
     image: str,
     model: str,
     options: "RunOptions",
+    foreign: "ForeignOptions",
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
@@ -39,9 +47,9 @@ def plan(
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
-    planned = make_plan(image, model, options)
+    planned = make_plan(image, model, options, foreign)
     chosen = resolve_kind(cluster)
-    seconds = estimate_seconds(planned, model, options, chosen)
+    seconds = estimate_seconds(planned, model, options, chosen, foreign)
     facts = _facts(planned, seconds)
     click.echo(json.dumps(facts) if as_json else _text(planned, facts))
     limit = memory_limit(chosen)
@@ -71,6 +79,7 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "compute_amplification": round(planned.compute_amplification, 3),
         "read_amplification": round(planned.read_amplification, 3),
         "worker_memory_bytes": planned.worker_memory_bytes,
+        "whole_image_statistics": planned.network.statistics,
         "output_chunk": planned.output_chunk,
         "output_bytes": planned.output_bytes,
         "seconds": seconds,
@@ -82,12 +91,14 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
     size = f"{shape.y} x {shape.x} px"
     planes = f", {planned.source.planes} planes" if planned.source.planes > 1 else ""
     seconds = facts["seconds"]
+    first = {"First": "the whole image is read, for the statistics that normalise it"}
     rows = {
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
         "Scale": _scale(planned.source),
         "Windows": _windows(planned),
         "Tiles": f"{facts['tiles']} of {planned.tile} px, in {facts['regions']} region(s)",
         "Halo": f"{planned.halo} px per side ({_halo(planned)})",
+        **(first if planned.network.statistics else {}),
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
         "Reads": f"{planned.read_amplification:.2f} x the image's pixels",
         "Memory": f"about {human_bytes(planned.worker_memory_bytes)} per worker",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tilesegment.usecases.segment import Progress as RunProgress
 
-_PHASES = {"tiles": "Segmenting", "levels": "Pyramid"}
+_PHASES = {"statistics": "Statistics", "tiles": "Segmenting", "levels": "Pyramid"}
 _QUIET_SECONDS = 30
 
 

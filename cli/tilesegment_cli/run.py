@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tilesegment.errors import IncompleteError, OptionError, PreemptedError
-from tilesegment_cli.options import cluster_options, human_seconds, run_options
+from tilesegment_cli.options import cluster_options, foreign_options, human_seconds, run_options
 from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
-    from tilesegment.config import ClusterOptions, RunOptions
+    from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
     from tilesegment.usecases.segment import RunSummary
 
 
@@ -25,11 +25,13 @@ Examples:
   tilesegment run slide.zarr --model my.safetensors --labels tumour
   tilesegment run slide.zarr --cluster gpu
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
+  tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
 """
 )
 @click.argument("image", type=click.Path())
 @run_options
+@foreign_options
 @click.option("--labels", metavar="NAME", help="Name of the label image; default: the model's.")
 @click.option(
     "--output",
@@ -62,6 +64,7 @@ def run(
     image: str,
     model: str,
     options: "RunOptions",
+    foreign: "ForeignOptions",
     labels: str | None,
     output: str | None,
     overwrite: bool,
@@ -97,6 +100,7 @@ def run(
                     labels=labels,
                     output=output,
                     options=options,
+                    foreign=foreign,
                     cluster=cluster,
                     report=report,
                 )
@@ -107,6 +111,7 @@ def run(
                     labels=labels,
                     output=output,
                     options=options,
+                    foreign=foreign,
                     cluster=cluster,
                     overwrite=overwrite,
                     take_over=take_over,

@@ -40,9 +40,11 @@ from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
-from tilesegment.tiling import Region, Tile, Window, region_cuts
+from tilesegment.tiling import Region, Tile, TileGrid, Window, region_cuts
 
 _DRAIN_SECONDS = 20
+_SUMMARISED_BLOCK = 1024
+"""Pixels per side that are read at once for statistics of the image."""
 _TILES_AHEAD = 64
 """Tiles that the scheduler has at least: the next region is there before the last runs dry."""
 
@@ -240,6 +242,44 @@ def _failure(number: int, error: BaseException) -> Failure:
         raise error.error from error
     told = UnexpectedError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     return Failure(number, None, told, of_tile=False)
+
+
+def summarise_image(
+    client: Client,
+    pixels: MirroredPixels,
+    planes: int,
+    summarise: Callable[[npt.NDArray[Any]], Any],
+    run: str,
+) -> Iterator[Any]:
+    """What `summarise` makes of each block (c, y, x) of a level; together they are the level."""
+    grid = summary_blocks(pixels, planes)
+
+    def batches() -> Iterator[Batch]:
+        for tile in grid.tiles():
+            number = grid.number(tile)
+            key = f"summary-{run}-{number}"
+            task = (_summarise, pixels, tile.plane, grid.write_window(tile), summarise)
+            yield Batch({key: task}, {key: number})
+
+    for number, outcome in _compute(client, batches(), _TILES_AHEAD, lambda: None):
+        if isinstance(outcome, BaseException):
+            raise _failure(number, outcome).error
+        yield outcome
+
+
+def summary_blocks(pixels: MirroredPixels, planes: int) -> TileGrid:
+    """The blocks of `summarise_image`."""
+    return TileGrid(pixels.plane_shape, planes, _SUMMARISED_BLOCK)
+
+
+def _summarise(
+    pixels: MirroredPixels,
+    plane: int,
+    window: Window,
+    summarise: Callable[[npt.NDArray[Any]], Any],
+) -> Any:
+    with told_by_worker():
+        return summarise(pixels.read(plane, window))
 
 
 def _region_graph(

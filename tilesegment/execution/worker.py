@@ -23,7 +23,7 @@ from tilesegment.config import Precision
 from tilesegment.errors import IncompleteError, TilesegmentError, UnexpectedError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
 from tilesegment.geometry import NetworkGeometry, round_up
-from tilesegment.model.file import ModelDescription
+from tilesegment.model.file import Description
 from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
@@ -76,7 +76,7 @@ class WorkerModel:
 
     content: bytes
     """Of the model file."""
-    description: ModelDescription
+    description: Description
     pixels: np.dtype[Any]
     precision: str
     device: "Device"

@@ -1,14 +1,15 @@
 """A network whose windows are blended, see `tilesegment.blending`."""
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tilesegment.blending import Blend
 
 
-class BlendedNetwork(nn.Module):
+class BlendedNetwork:
     """Shows a network one window after the other, and takes the weighted mean of its outputs.
 
     Windows are added in the order of rows and columns, with a product and a sum for each, so that
@@ -23,15 +24,14 @@ class BlendedNetwork(nn.Module):
     ``blend.geometry``; h and w must be multiples of ``blend.step``.
     """
 
-    weights: Tensor
-
-    def __init__(self, network: nn.Module, blend: Blend, device: torch.device) -> None:
-        super().__init__()
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], blend: Blend, device: torch.device
+    ) -> None:
         self.network = network
         self.blend = blend
-        self.register_buffer("weights", torch.from_numpy(blend.weights()).to(device))
+        self.weights = torch.from_numpy(blend.weights()).to(device)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
         blend, network = self.blend, self.blend.network
         # What the windows reach: the tile, and the parts of windows around it.
         height, width = (size - 2 * network.halo for size in image.shape[-2:])
@@ -55,5 +55,5 @@ class BlendedNetwork(nn.Module):
         window = image[..., y : y + side, x : x + side]
         # One layout in memory for all windows: the same kernels, the same bits.
         logits: Tensor = self.network(window.clone(memory_format=torch.channels_last))
-        height, width = logits.shape[-2:]
-        return logits[..., crop : height - crop, crop : width - crop].float()
+        inside = slice(crop, crop + self.blend.window)
+        return logits[..., inside, inside].float()

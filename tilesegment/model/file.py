@@ -8,18 +8,21 @@ import hashlib
 import io
 import json
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from tilesegment.colours import RGB, class_colour
+from tilesegment.config import Precision
 from tilesegment.errors import ModelError
 from tilesegment.geometry import NetworkGeometry, unet_geometry
 
 if TYPE_CHECKING:
+    from tilesegment.model.preprocessing import Scale, Step
     from tilesegment.model.unet import UNet
 
 FORMAT_VERSION = 1
@@ -52,23 +55,56 @@ class Normalisation:
     """Per channel, or one for all."""
 
 
-@dataclass(frozen=True)
-class ModelDescription:
-    """Everything but the weights."""
+@dataclass(frozen=True, kw_only=True)
+class Description(ABC):
+    """What a run must know of any network, whoever made it."""
 
-    arguments: Mapping[str, Any]
-    """Keyword arguments of `tilesegment.model.unet.UNet`."""
     classes: tuple[LabelClass, ...]
     """In the order of the network's output channels; background first if there is one channel."""
-    normalisation: Normalisation = field(default_factory=Normalisation)
     pixel_size_um: float | None = None
     """Micrometres per pixel of the pictures it was trained on; None if unknown."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained: free JSON, for people."""
 
     @property
+    @abstractmethod
     def in_channels(self) -> int:
-        return int(self.arguments["in_channels"])
+        """Channels of its input."""
+
+    @property
+    @abstractmethod
+    def geometry(self) -> NetworkGeometry:
+        """Border, alignment and legal sizes."""
+
+    @property
+    @abstractmethod
+    def base_channels(self) -> int:
+        """Feature channels at full resolution, for the estimate of memory."""
+
+    @property
+    def fixed_input(self) -> int | None:
+        """The only input size that it takes, pixels per side; None if it takes others."""
+        return None
+
+    @property
+    def threshold(self) -> float:
+        """Of an output with one channel: foreground is above it. 0 for logits."""
+        return 0.0
+
+    @property
+    def whole_image_steps(self) -> "tuple[Step, ...]":
+        """Its preprocessing, if that needs numbers of the whole image; else nothing."""
+        return ()
+
+    def with_scales(self, scales: "Iterable[Scale]") -> Self:
+        """The same, with these numbers of the whole image, one for each step that needs some."""
+        return self
+
+    def precision(self, wanted: Precision) -> Precision:
+        """The arithmetic to choose from.
+
+        Raises:
+            OptionError: if the network has no other than its own.
+        """
+        return wanted
 
     @property
     def label_dtype(self) -> np.dtype[np.unsignedinteger]:
@@ -81,11 +117,33 @@ class ModelDescription:
         Raises:
             ModelError: naming both numbers.
         """
-        if channels != self.in_channels:
-            raise ModelError(
-                f"the model takes {self.in_channels} channel(s), {image} has {channels}; use a "
-                "model that was trained on such images"
-            )
+        if channels == self.in_channels:
+            return
+        how = "use a model that was trained on such images"
+        if self.in_channels == 1:
+            how += ", or give it a copy of the image in grey"
+        raise ModelError(
+            f"the model takes {self.in_channels} channel(s), {image} has {channels}; {how}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription(Description):
+    """Everything in a model file but the weights."""
+
+    arguments: Mapping[str, Any]
+    """Keyword arguments of `tilesegment.model.unet.UNet`."""
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained: free JSON, for people."""
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.arguments["in_channels"])
+
+    @property
+    def base_channels(self) -> int:
+        return int(self.arguments.get("base_channels", 64))
 
     @property
     def geometry(self) -> NetworkGeometry:
@@ -283,6 +341,11 @@ def model_hash(path: str | Path) -> str:
     """SHA-256 of the model file, as ``sha256:…``."""
     with Path(path).open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def content_hash(content: bytes) -> str:
+    """SHA-256 of a file's content, as ``sha256:…``."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A haloed tile in, labels out: the only place where pixels meet the network."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,10 @@ from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import InputError, OptionError
 from tilesegment.model.blend import BlendedNetwork
-from tilesegment.model.file import ModelDescription, load_model_bytes
+from tilesegment.model.file import Description, ModelDescription, load_model_bytes
+from tilesegment.model.foreign.network import ForeignDescription, load_foreign
 from tilesegment.model.fuse import can_fuse, fuse
+from tilesegment.model.loaded import Loaded
 from tilesegment.model.views import VIEWS
 
 Device = Literal["cpu", "cuda"]
@@ -48,12 +51,16 @@ def _computes(precision: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
+Logits = Callable[[npt.NDArray[Any]], Tensor]
+"""A network with its normalisation: (c, y, x) in the image's dtype to (outputs, y', x') logits."""
+
+
 class Predictor:
     """A loaded network, ready for tiles of one kind of image.
 
     Args:
         content: bytes of the model file.
-        description: what they say, see `tilesegment.model.file.read_description`.
+        description: what is known of it, see `tilesegment.model.opening.open_model`.
         pixels: dtype of the image.
         precision: float32, bfloat16 or float16.
         device: where the network runs.
@@ -64,32 +71,13 @@ class Predictor:
     def __init__(
         self,
         content: bytes,
-        description: ModelDescription,
+        description: Description,
         pixels: np.dtype[Any],
         precision: str,
         device: Device,
         blend: Blend | None = None,
         average: int = 1,
     ) -> None:
-        network = load_model_bytes(content, "the model")
-        self.geometry = network.geometry
-        self.dtype = _DTYPES[precision]
-        self.device = torch.device(device)
-        self._views = VIEWS[:average]
-        network.to(self.dtype)
-        with torch.no_grad():
-            if device == "cpu" and can_fuse():
-                network = fuse(network)
-        self.network = network.to(self.device).to(  # type: ignore[call-overload]
-            memory_format=torch.channels_last
-        )
-        if blend is not None:
-            self.geometry = blend.geometry
-            self.network = BlendedNetwork(self.network, blend, self.device)
-        self._scale, self._offset = _affine(description, pixels, self.device)
-        self._values = np.array(
-            [item.value for item in description.classes], description.label_dtype
-        )
         if device == "cuda":
             # Another algorithm for each call would sum in another order.
             torch.backends.cudnn.deterministic = True
@@ -97,6 +85,17 @@ class Predictor:
             # Otherwise float32 would be computed with the mantissa of TF32.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+        self.geometry = description.geometry
+        self._threshold = description.threshold
+        self._views = VIEWS[:average]
+        loaded = _load(content, description, pixels, precision, device)
+        self._prepare, self._run = loaded.prepare, loaded.run
+        if blend is not None:
+            self.geometry = blend.geometry
+            self._run = BlendedNetwork(loaded.run, blend, torch.device(device))
+        self._values = np.array(
+            [item.value for item in description.classes], description.label_dtype
+        )
 
     def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The network's output for one tile.
@@ -121,6 +120,7 @@ class Predictor:
 
         Raises:
             InputError: if the network's output is not finite.
+            ModelError: if a foreign network fails, or its output has another size than measured.
         """
         with torch.inference_mode():
             logits = self._forward(pixels)
@@ -136,34 +136,68 @@ class Predictor:
             return labels
 
     def _winner(self, logits: Tensor) -> Tensor:
-        """Index of the class: one output channel is the foreground's sigmoid, threshold 1/2."""
+        """Index of the class: one output channel is the foreground's, above a threshold."""
         if logits.shape[0] == 1:
-            return logits[0] > 0
+            return logits[0] > self._threshold
         if logits.shape[0] == 2:
             return logits[1] > logits[0]
         return logits.argmax(dim=0)
 
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
-        image = torch.from_numpy(_as_torch_can(pixels))[None].to(self.device)
-        # Not in place at first: float32 pixels are still the caller's, who may show them again.
-        image = image.to(torch.float32).mul(self._scale).add_(self._offset)
-        return self._average(image.to(self.dtype))[0]
-
-    def _average(self, image: Tensor) -> Tensor:
-        """Mean output over the views, always summed in the same order; the tile without halo."""
+        """Logits of the tile alone: the mean over the views, always summed in the same order."""
+        image = self._prepare(pixels)
         total: Tensor | None = None
         for view in self._views:
-            seen = view.apply(image).contiguous(memory_format=torch.channels_last)
-            output = view.undo(self._tile(self.network(seen), seen))
+            seen = view.apply(image)
+            output = view.undo(self._tile(self._run(seen), seen))
             total = output if total is None else total.add_(output)
         assert total is not None  # noqa: S101 - there is at least one view
-        return total if len(self._views) == 1 else total.div_(len(self._views))
+        return (total if len(self._views) == 1 else total.div_(len(self._views)))[0]
 
     def _tile(self, output: Tensor, seen: Tensor) -> Tensor:
         """Without what the network's output has beyond the tile that it has `seen` with halo."""
         crop, both_halos = self.geometry.crop, 2 * self.geometry.halo
         height, width = (size - both_halos for size in seen.shape[-2:])
         return output[..., crop : crop + height, crop : crop + width]
+
+
+def _load(
+    content: bytes,
+    description: Description,
+    pixels: np.dtype[Any],
+    precision: str,
+    device: Device,
+) -> Loaded:
+    if isinstance(description, ForeignDescription):
+        return load_foreign(content, description, device)
+    assert isinstance(description, ModelDescription)  # noqa: S101 - there are two kinds
+    return _load_own(content, description, pixels, precision, device)
+
+
+def _load_own(
+    content: bytes,
+    description: ModelDescription,
+    pixels: np.dtype[Any],
+    precision: str,
+    device: Device,
+) -> Loaded:
+    """The U-Net of a model file."""
+    unet = load_model_bytes(content, "the model").to(_DTYPES[precision])
+    with torch.no_grad():
+        network = fuse(unet) if device == "cpu" and can_fuse() else unet
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scale, offset = _affine(description, pixels, torch.device(device))
+
+    def prepare(pixels: npt.NDArray[Any]) -> Tensor:
+        image = torch.from_numpy(_as_torch_can(pixels))[None].to(device)
+        # Not in place at first: float32 pixels are still the caller's, who may show them again.
+        return image.to(torch.float32).mul(scale).add_(offset).to(_DTYPES[precision])
+
+    def run(image: Tensor) -> Tensor:
+        logits: Tensor = network(image.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    return Loaded(prepare, run)
 
 
 def _affine(

@@ -78,6 +78,18 @@ class Measured:
         """
         if self.border is None:
             raise ModelError(f"the network has no finite border: {'; '.join(self.reasons)}")
+        return self._geometry(self.border.largest)
+
+    @property
+    def window_geometry(self) -> NetworkGeometry:
+        """Of a network that is shown windows without any surroundings.
+
+        Raises:
+            ModelError: if it cannot be shown squares.
+        """
+        return self._geometry(max(self.offset.y, self.loss.y - self.offset.y, 0))
+
+    def _geometry(self, border: int) -> NetworkGeometry:
         if self.loss.y != self.loss.x or self.offset.y != self.offset.x:
             raise ModelError(
                 f"the output is {self.loss.y} pixels smaller in y and {self.loss.x} in x; "
@@ -91,7 +103,7 @@ class Measured:
                 "pad inside the network"
             )
         return NetworkGeometry(
-            border=self.border.largest,
+            border=border,
             alignment=self.legal_step,
             loss=self.offset.y,
             residue=residue,

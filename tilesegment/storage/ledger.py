@@ -374,6 +374,14 @@ def _read_manifest(labels_directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def unfinished_fingerprint(labels_directory: Path) -> dict[str, Any] | None:
+    """The fingerprint of the run whose tiles a directory holds; None if there is none."""
+    try:
+        return _read_manifest(labels_directory)
+    except (OSError, OutputError):
+        return None
+
+
 def refuse_other_run(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], labels_directory: Path
 ) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tilesegment.blending import Blend, choose_blend
-from tilesegment.config import ClusterOptions, RunOptions, check_average
+from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions, check_average
 from tilesegment.errors import (
     ClusterError,
     OutputConflictError,
@@ -25,7 +25,9 @@ from tilesegment.errors import (
 )
 from tilesegment.geometry import YX
 from tilesegment.model import zoo
-from tilesegment.model.file import ModelDescription, model_hash, read_description
+from tilesegment.model.file import Description
+from tilesegment.model.opening import Model, open_model
+from tilesegment.model.preprocessing import Scale
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.retry import Failure, Trouble
@@ -62,9 +64,16 @@ from tilesegment.storage.ledger import (
     is_unfinished_run,
     refuse_living_driver,
     refuse_other_run,
+    unfinished_fingerprint,
 )
 from tilesegment.storage.objects import can_link, write_failed
 from tilesegment.usecases.deep import copied_provenance
+from tilesegment.usecases.statistics import FIELD as STATISTICS
+from tilesegment.usecases.statistics import (
+    measure_statistics,
+    stored_statistics,
+    with_statistics,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -82,7 +91,7 @@ _TOLD_TILES = 10
 class Progress:
     """How far a run is; handed to the caller after every tile."""
 
-    phase: Literal["tiles", "levels"]
+    phase: Literal["statistics", "tiles", "levels"]
     done: int
     total: int
     """Tiles of this phase."""
@@ -118,8 +127,7 @@ class _Job:
     """Everything a run knows before it starts."""
 
     image: Image
-    model: Path
-    description: ModelDescription
+    model: Model
     options: RunOptions
     plan: Plan
     name: str
@@ -128,6 +136,10 @@ class _Job:
     """Whether the labels go into the image's own store."""
     inventory: Inventory
     """The chunks of the processed level, as they were at the start."""
+
+    @property
+    def description(self) -> Description:
+        return self.model.description
 
     @property
     def volume(self) -> LabelVolume:
@@ -147,7 +159,7 @@ class _Job:
         from tilesegment.execution.worker import WorkerModel
 
         return WorkerModel(
-            content=self.model.read_bytes(),
+            content=self.model.content,
             description=self.description,
             pixels=self.image.levels[self.plan.source.level].dtype,
             precision=workers.precision,
@@ -162,7 +174,7 @@ class _Job:
         level = self.image.levels[self.plan.source.level]
         return {
             "version": _FINGERPRINT_VERSION,
-            "model": model_hash(self.model),
+            **self.model.identity,
             "level": self.plan.source.level,
             "resampled by": self.plan.source.step,
             "blend": _blend_facts(self.plan.network.blend),
@@ -208,24 +220,31 @@ def plan(
     image: str | Path,
     model: str | Path = zoo.DEFAULT,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
 ) -> Plan:
     """What `segment` would do; reads metadata only and writes nothing.
 
+    A foreign network is run, to measure its border.
+
     Args:
         image: path of an OME-Zarr image.
-        model: path of a model file, or the name of a bundled model.
+        model: path of a model file or a foreign network, or the name of a bundled model.
         options: level, tile, precision and views.
+        foreign: what a foreign network cannot say of itself.
 
     Raises:
         InputError, ModelError, OptionError: as `segment`.
     """
-    opened = open_image(image)
-    path = zoo.find(model)
-    return _make_plan(opened, path, read_description(path), options)
+    opened = open_model(model, foreign, blended=options.blend is not None)
+    return _make_plan(open_image(image), opened, options)
 
 
 def estimate_seconds(
-    planned: Plan, model: str | Path, options: RunOptions, cluster: ClusterOptions
+    planned: Plan,
+    model: str | Path,
+    options: RunOptions,
+    cluster: ClusterOptions,
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
 ) -> float | None:
     """How long the network will need, from two passes over a small tile on this machine.
 
@@ -241,15 +260,19 @@ def estimate_seconds(
     from tilesegment.execution.worker import WorkerModel, describe_worker
 
     keep_freed_memory()
-    path = zoo.find(model)
-    description = read_description(path)
-    precision = describe_worker("cpu", options.precision, planned.source.location)[0].precision
+    opened = open_model(model, foreign, blended=options.blend is not None)
+    description = opened.description
+    wanted = description.precision(options.precision)
+    precision = describe_worker("cpu", wanted, planned.source.location)[0].precision
     pixels = np.dtype(np.uint8)
+    steps = description.whole_image_steps
+    description = description.with_scales(Scale() for _ in steps)
     predictor = WorkerModel(
-        path.read_bytes(), description, pixels, precision, "cpu", inference_threads(cluster)
+        opened.content, description, pixels, precision, "cpu", inference_threads(cluster)
     ).build(worker_threads=1)
     geometry = description.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
+    side = description.fixed_input or side
     tile = np.zeros((description.in_channels, side, side), pixels)
     predictor.labels(tile)
     started = time.perf_counter()
@@ -267,6 +290,7 @@ def segment(
     output: str | Path | None = None,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
     cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
     overwrite: bool = False,
     take_over: bool = False,
     allow_partial: bool = False,
@@ -279,11 +303,13 @@ def segment(
 
     Args:
         image: path of an OME-Zarr image (0.4 or 0.5), with axes of t, c, z, y, x.
-        model: path of a model file, or the name of a bundled model.
+        model: path of a model file, name of a bundled model, or a foreign network: path of an
+            ONNX file, a bioimage.io folder, TorchScript or a .pt2; or "module:factory".
         labels: name of the label image; the model's by default.
         output: a store of its own for the label image; by default ``image/labels/NAME``.
         options: level, tile, precision and views.
         cluster: who computes.
+        foreign: what a foreign network cannot say of itself.
         overwrite: replace a label image of the same name, once the new one is whole.
         take_over: go on although another run is writing these labels; that one will stop.
         allow_partial: publish although some tiles failed everywhere; they are background.
@@ -292,7 +318,7 @@ def segment(
 
     Raises:
         InputError: the image is absent, damaged, or holds NaN.
-        ModelError: the model file cannot be used, or takes other channels.
+        ModelError: the model cannot be used, takes other channels, or has no finite border.
         OptionError: an option cannot work here.
         ClusterError: there are no workers.
         OutputConflictError: the labels belong to another run.
@@ -302,7 +328,8 @@ def segment(
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
-    job = _prepare(image, model, labels, output, options)
+    opened = open_model(model, foreign, blended=options.blend is not None)
+    job = _prepare(image, opened, labels, output, options)
     swapped = finish_swap(job.directory)
     refuse_foreign(job.directory, overwrite)
     kept = None if overwrite and not swapped else published_provenance(job.directory)
@@ -310,13 +337,19 @@ def segment(
     with open_cluster(cluster) as client:
         workers = _agree(client, cluster, job)
         fingerprint = job.fingerprint(workers.precision)
-        if kept is not None and not (overwrite and kept.get("fingerprint") != fingerprint):
-            refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
-            return _complete(job, kept, allow_partial)
+        if kept is not None:
+            known = _with_known_statistics(fingerprint, kept["fingerprint"])
+            if not overwrite or known == kept["fingerprint"]:
+                refuse_other_run(kept["fingerprint"], known, job.directory)
+                return _complete(job, kept, allow_partial)
+        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+        if job.description.whole_image_steps:
+            statistics = _statistics(job, run, fingerprint)
+            job = replace(job, model=with_statistics(job.model, statistics))
+            fingerprint[STATISTICS] = statistics
         model_for_workers = job.worker_model(workers, inference_threads(cluster))
         tiles = job.ledger_fingerprint(fingerprint, workers)
         target = _place(job, tiles, overwrite, take_over)
-        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
         with (
             _model_on_workers(client, run.name, model_for_workers),
             Ledger(target.directory, tiles, take_over=take_over) as ledger,
@@ -337,6 +370,7 @@ def repair(
     output: str | Path | None = None,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
     cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Compute the tiles of a published label image that are lost, damaged, or had failed.
@@ -345,7 +379,7 @@ def repair(
     the damaged one at once; nothing else is touched.
 
     Args:
-        image, model, labels, output, cluster, report: as for `segment`.
+        image, model, labels, output, cluster, foreign, report: as for `segment`.
         options: as for `segment`; the tile is that of the labels.
 
     Raises:
@@ -355,17 +389,22 @@ def repair(
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
-    directory = _prepare(image, model, labels, output, options).directory
+    opened = open_model(model, foreign, blended=options.blend is not None)
+    directory = _prepare(image, opened, labels, output, options).directory
     checksums = read_checksums(find_checksums(directory))
     kept = copied_provenance(checksums) or published_provenance(directory)
     if not kept:
         raise OutputError(f"the metadata of {directory} is lost; start anew with --overwrite")
     options = replace(options, tile=kept["plan"]["tile"])
-    job = _prepare(image, model, labels, output, options)
+    if statistics := kept["fingerprint"].get(STATISTICS):
+        opened = with_statistics(opened, statistics)
+    job = _prepare(image, opened, labels, output, options)
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
         workers = _agree(client, cluster, job)
-        fingerprint = job.fingerprint(workers.precision)
+        fingerprint = _with_known_statistics(
+            job.fingerprint(workers.precision), kept["fingerprint"]
+        )
         refuse_other_run(*_but_for_mended(kept, fingerprint), job.directory)
         model_for_workers = job.worker_model(workers, inference_threads(cluster))
         run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
@@ -434,9 +473,31 @@ def _place(job: _Job, tiles: Mapping[str, Any], overwrite: bool, take_over: bool
     return replace(job, directory=beside)
 
 
+def _with_known_statistics(
+    fingerprint: Mapping[str, Any], kept: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """With the statistics of finished labels, which follow from the image and the model."""
+    return {**fingerprint, **({STATISTICS: kept[STATISTICS]} if STATISTICS in kept else {})}
+
+
+def _statistics(job: _Job, run: _Run, fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Numbers of the whole image: those of the run that is resumed, or measured now."""
+    for directory in (job.directory, beside_labels(job.directory)):
+        stored = stored_statistics(unfinished_fingerprint(directory), fingerprint)
+        if stored is not None:
+            return stored
+    source = job.plan.source
+
+    def tell(done: int, total: int, pixels: int) -> None:
+        _report(run, "statistics", done, total, pixels)
+
+    pixels = job.image.pixels(source.level)
+    return measure_statistics(job.model, pixels, source.planes, run.client, run.name, tell)
+
+
 def _prepare(
     image: str | Path,
-    model: str | Path,
+    model: Model,
     labels: str | None,
     output: str | Path | None,
     options: RunOptions,
@@ -445,17 +506,14 @@ def _prepare(
     image = Path(image).resolve()
     opened = open_image(image)
     opened.refuse_non_finite()
-    path = zoo.find(model)
-    description = read_description(path)
-    name = labels or path.name.removesuffix(".safetensors")
+    name = labels or model.name
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = Path(output).resolve() if output is not None else image / "labels" / name
-    planned = _make_plan(opened, path, description, options)
+    planned = _make_plan(opened, model, options)
     return _Job(
         image=opened,
-        model=path,
-        description=description,
+        model=model,
         options=options,
         plan=planned,
         name=name,
@@ -465,9 +523,8 @@ def _prepare(
     )
 
 
-def _make_plan(
-    image: Image, model: Path, description: ModelDescription, options: RunOptions
-) -> Plan:
+def _make_plan(image: Image, model: Model, options: RunOptions) -> Plan:
+    description = model.description
     resolution = _choose_resolution(image, description, options)
     number = image.level_number(resolution.level)
     level = image.levels[number]
@@ -486,18 +543,18 @@ def _make_plan(
     blend = _choose_blend(description, options)
     network = Network(
         geometry=description.geometry if blend is None else blend.geometry,
-        base_channels=int(description.arguments.get("base_channels", 64)),
-        weights_bytes=model.stat().st_size,
+        base_channels=description.base_channels,
+        weights_bytes=len(model.content),
         blend=blend,
         passes=check_average(options.average),
+        fixed_input=description.fixed_input if blend is None else None,
+        statistics=bool(description.whole_image_steps),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
 
 
-def _choose_resolution(
-    image: Image, description: ModelDescription, options: RunOptions
-) -> Resolution:
+def _choose_resolution(image: Image, description: Description, options: RunOptions) -> Resolution:
     resolution = choose_resolution(
         image.pixel_sizes_um, description.pixel_size_um, options.level, options.pixel_size_um
     )
@@ -506,8 +563,10 @@ def _choose_resolution(
     return resolution
 
 
-def _choose_blend(description: ModelDescription, options: RunOptions) -> Blend | None:
-    blend = choose_blend(options.blend, options.overlap, description.geometry)
+def _choose_blend(description: Description, options: RunOptions) -> Blend | None:
+    blend = choose_blend(
+        options.blend, options.overlap, description.geometry, description.fixed_input
+    )
     if blend is not None:
         _logger.warning(
             "with --blend the labels are not those of one forward pass over the image: they depend "
@@ -533,7 +592,8 @@ def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind"
     """
     from tilesegment.execution.worker import WorkerKind, describe_worker
 
-    answers = client.run(describe_worker, cluster.kind, job.options.precision, job.image.location)
+    precision = job.description.precision(job.options.precision)
+    answers = client.run(describe_worker, cluster.kind, precision, job.image.location)
     blind = [address for address, (_, sees) in answers.items() if not sees]
     if blind:
         raise ClusterError(
@@ -731,7 +791,11 @@ def _derive_levels(job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger) ->
 
 
 def _report(
-    run: _Run, phase: Literal["tiles", "levels"], done: int, total: int, pixels: int
+    run: _Run,
+    phase: Literal["statistics", "tiles", "levels"],
+    done: int,
+    total: int,
+    pixels: int,
 ) -> None:
     if run.report is not None:
         run.report(Progress(phase, done, total, pixels, run.client.dashboard_link))

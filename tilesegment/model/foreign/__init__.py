@@ -1,0 +1,1 @@
+"""Networks that tilesegment did not write: ONNX, bioimage.io, TorchScript, .pt2, Python."""

@@ -1,0 +1,18 @@
+"""A network in two parts, so that what comes between sees its own input: views, windows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network on a device, for one kind of image."""
+
+    prepare: Callable[[npt.NDArray[Any]], Tensor]
+    """Pixels (c, y, x) in the image's dtype to its input, (1, c, y, x) on the device."""
+    run: Callable[[Tensor], Tensor]
+    """Its input to logits, (1, outputs, y', x')."""
