@@ -49,7 +49,8 @@ BATCH = 4
 """Tiles that a worker without dask is given at once."""
 WORKERS = 2
 SECONDS_OF_A_TILE = 0.005
-LONGEST_ROUND_SECONDS = 600
+LIVES_PER_RUN = 6
+"""How often something is killed or frozen in the time that a calm run takes."""
 
 
 class Driver(Protocol):
@@ -106,7 +107,10 @@ def storm(
     image = _write_image(folder / "i.zarr")
     model = _write_network(folder) if commands else _write_model(folder)
     findings, deadline = Findings(), time.monotonic() + seconds
-    golden = None if noisy else _golden(image, model, commands)
+    began = time.monotonic()
+    calm = _calm(image, model, commands)
+    mean_life = (time.monotonic() - began) / LIVES_PER_RUN
+    golden = None if noisy else calm
     while findings.kills < kills and time.monotonic() < deadline:
         name = f"round{findings.rounds}"
         log = folder / f"{name}.executions"
@@ -114,7 +118,7 @@ def storm(
         starter = _command if commands else _fork
         start = starter(image, model, name, log, noisy)
         with _reader(image / "labels" / name, golden, findings):
-            _round(start, chance, findings, mean_life=6.0 if commands else 0.25)
+            _round(start, chance, findings, mean_life, deadline)
         findings.rounds += 1
         findings.tiles += (SIDE // TILE) ** 2
         findings.executions += len(log.read_text().splitlines())
@@ -126,23 +130,25 @@ def storm(
 
 
 def _round(
-    start: Callable[[bool], Driver], chance: random.Random, findings: Findings, mean_life: float
+    start: Callable[[bool], Driver],
+    chance: random.Random,
+    findings: Findings,
+    mean_life: float,
+    deadline: float,
 ) -> None:
     """Start drivers and kill what is there, until the labels are finished."""
     drivers = [start(False)]
-    began = time.monotonic()
     while True:
         time.sleep(chance.expovariate(1 / mean_life))
         alive = [driver for driver in drivers if driver.is_alive()]
         if any(_succeeded(driver) for driver in drivers):
             break
-        if time.monotonic() - began > LONGEST_ROUND_SECONDS:
-            raise TimeoutError("a round did not end")
         if not alive or (len(alive) == 1 and chance.random() < 0.1):
             findings.take_overs += bool(alive)
             drivers.append(start(bool(alive)))
             continue
-        _strike(chance.choice(alive), chance, findings)
+        if time.monotonic() < deadline:
+            _strike(chance.choice(alive), chance, findings)
     for driver in drivers:
         _end(driver)
 
@@ -284,7 +290,7 @@ def _write_network(folder: Path) -> Path:
     return save_model(network, folder / "model.safetensors")
 
 
-def _golden(image: Path, model: Path, commands: bool) -> list[np.ndarray]:
+def _calm(image: Path, model: Path, commands: bool) -> list[np.ndarray]:
     """The labels of a calm run."""
     log = image.with_name("calm.executions")
     start = (_command if commands else _fork)(image, model, "calm", log, False)

@@ -109,6 +109,8 @@ def test_a_worker_that_dies_is_one_line(one_worker: str) -> None:
     with Client(one_worker, set_as_default=False) as client:
         batch = Batch({"dies": (os._exit, 1)}, {"dies": 7})
         ((number, error),) = _compute(client, [batch], 1, lambda: None)
+        # Other tests need the worker that takes its place.
+        client.wait_for_workers(1, timeout=120)
     failure = _failure(number, error)
     assert (failure.tile, failure.worker, failure.of_tile) == (7, None, True)
     assert isinstance(failure.error, IncompleteError)

@@ -855,6 +855,7 @@ def _complete(job: _Job, provenance: Mapping[str, Any], allow_partial: bool) -> 
     return replace(
         earlier,
         status="already complete",
+        quarantined=tuple(earlier.quarantined),
         labels=str(job.directory),
         computed=0,
         skipped=earlier.tiles,
