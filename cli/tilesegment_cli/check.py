@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import human_bytes
+from tilesegment_cli.options import foreign_options, human_bytes
 
 if TYPE_CHECKING:
+    from tilesegment.config import ForeignOptions
     from tilesegment.geometry import Sides
     from tilesegment.usecases.check import CheckReport, TileCost
 
@@ -19,6 +20,7 @@ Examples:
   tilesegment check nuclei
   tilesegment check my.safetensors --image slide.zarr
   tilesegment check my.safetensors --json
+  tilesegment check network.onnx
 """
 )
 @click.argument("model", metavar="MODEL")
@@ -27,17 +29,19 @@ Examples:
     type=click.Path(),
     help="OME-Zarr image on whose middle the precisions are compared; default: a random texture.",
 )
+@foreign_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def check(model: str, image: str | None, as_json: bool) -> None:
+def check(model: str, image: str | None, foreign: "ForeignOptions", as_json: bool) -> None:
     """Run MODEL and report its border, alignment, sizes and costs.
 
-    MODEL is a model file or the name of a bundled model. The border is proved: not-a-number at
+    MODEL is a model file, the name of a bundled model, or a foreign network: ONNX, a bioimage.io
+    folder, TorchScript, .pt2, or module:factory. The border is proved: not-a-number at
     a pixel reaches every output that depends on it. A network without a finite border is
     reported with what makes it so; that is no error.
     """
     from tilesegment.usecases.check import check as run_check
 
-    report = run_check(model, image=image)
+    report = run_check(model, image=image, foreign=foreign)
     click.echo(json.dumps(_facts(report)) if as_json else _text(report))
 
 

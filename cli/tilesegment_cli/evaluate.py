@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import average_option, label_value
+from tilesegment_cli.options import average_option, foreign_options, label_value
 
 if TYPE_CHECKING:
+    from tilesegment.config import ForeignOptions
     from tilesegment.usecases.scores import Evaluation
 
 _WIDEST_CONFUSION = 12
@@ -88,6 +89,7 @@ Examples:
     help="Where the model runs.",
 )  # fmt: skip
 @average_option
+@foreign_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def evaluate(
     predicted: Path,
@@ -103,6 +105,7 @@ def evaluate(
     precision: Any,
     device: Any,
     average: int,
+    foreign: "ForeignOptions",
     as_json: bool,
 ) -> None:
     """Compare PREDICTED labels with the TRUTH.
@@ -119,7 +122,9 @@ def evaluate(
     options = EvaluateOptions(
         kind, ignore, tuple(names.split(",")) if names else None, labels, thresholds, by_group
     )
-    segmentation = None if model is None else Segmentation(model, precision, device, average)
+    segmentation = (
+        None if model is None else Segmentation(model, precision, device, average, foreign)
+    )
     with _progress() as report:
         evaluation = compare(
             predicted, truth, model=segmentation, options=options, picture=picture, report=report

@@ -9,10 +9,13 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from tilesegment.config import ForeignOptions
 from tilesegment.errors import ModelError
 from tilesegment.geometry import YX, NetworkGeometry, round_up
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, load_model, read_description
+from tilesegment.model.foreign.opening import open_runnable
+from tilesegment.model.opening import foreign_kind
 from tilesegment.model.predictor import Device
 from tilesegment.model.probe import Measured, measure
 from tilesegment.model.probing.cost import Cost, measure_cost
@@ -67,18 +70,29 @@ class CheckReport:
     """What `changed_labels` was measured on."""
 
 
-def check(model: str | Path = zoo.DEFAULT, *, image: str | Path | None = None) -> CheckReport:
+def check(
+    model: str | Path = zoo.DEFAULT,
+    *,
+    image: str | Path | None = None,
+    foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
+) -> CheckReport:
     """Run a model and report its border, alignment, costs, and what reduced precision changes.
 
     Args:
-        model: path of a model file, or the name of a bundled model.
+        model: path of a model file, name of a bundled model, or a foreign network.
         image: an OME-Zarr image, on whose middle the precisions are compared; a random texture
-            by default.
+            by default. Foreign networks compute in float32 only.
+        foreign: what a foreign network cannot say of itself.
 
     Raises:
         ModelError: if the model cannot be used, or is not what its file says.
         InputError: if the image cannot be used.
     """
+    kind = foreign_kind(model)
+    if kind is not None:
+        opened, run, channels = open_runnable(str(model), kind, foreign)
+        fixed = opened.network.fixed_input
+        return check_network(run, channels, fixed_size=fixed, name=str(model))
     path = zoo.find(model)
     description = read_description(path)
     samples = _texture_tiles(description) if image is None else _image_tiles(description, image)

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tilesegment.colours import class_colour
-from tilesegment.config import Precision, check_average
+from tilesegment.config import ForeignOptions, Precision, check_average
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX
-from tilesegment.model import zoo
-from tilesegment.model.file import LabelClass, read_description
+from tilesegment.model.file import Description, LabelClass
+from tilesegment.model.opening import open_model
+from tilesegment.model.preprocessing import Collect, measure_scales
 from tilesegment.model.tiles import LARGEST_TILE, Read, mirrored, segment_window
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import class_names, is_label_image, open_labels
@@ -114,11 +115,18 @@ class SegmentedLabels:
     predictor: "Predictor"
     pixels: Callable[[int], Read]
     """The pixels of a plane."""
+    fixed_input: int | None = None
+    """The only input size that the network takes, pixels per side; None if it takes others."""
 
     def read(self, plane: int, window: Window) -> Values:
-        tile = choose_tile(LARGEST_TILE, self.size, self.predictor.geometry)
-        labels = segment_window(self.predictor, self.pixels(plane), window, tile)
-        return labels.astype(np.int64)
+        geometry = self.predictor.geometry
+        tile = choose_tile(LARGEST_TILE, self.size, geometry)
+        if self.fixed_input is not None:
+            tile = self.fixed_input - 2 * geometry.halo
+        top, left = window.y % geometry.alignment, window.x % geometry.alignment
+        aligned = Window(window.y - top, window.x - left, window.height + top, window.width + left)
+        labels = segment_window(self.predictor, self.pixels(plane), aligned, tile)
+        return labels[top:, left:].astype(np.int64)
 
 
 def whole_plane(labels: Labels, plane: int) -> Values:
@@ -140,11 +148,13 @@ class Segmentation:
     """How pictures are segmented, where images are given instead of a prediction."""
 
     model: str | Path
-    """A model file, or the name of a bundled model."""
+    """A model file, the name of a bundled model, or a foreign network."""
     precision: Precision = "auto"
     device: Literal["cpu", "cuda"] = "cpu"
     average: int = 1
     """Views over which the output is averaged, see `RunOptions.average`."""
+    foreign: ForeignOptions = ForeignOptions()  # noqa: RUF009 - frozen
+    """What a foreign network cannot say of itself."""
 
 
 class Segmenter:
@@ -152,9 +162,12 @@ class Segmenter:
 
     def __init__(self, options: Segmentation) -> None:
         self.options = options
-        self.path = zoo.find(options.model)
-        self.description = read_description(self.path)
+        self.model = open_model(options.model, options.foreign)
         self._predictors: dict[str, Predictor] = {}
+
+    @property
+    def description(self) -> Description:
+        return self.model.description
 
     def predictor(self, pixels: np.dtype[Any]) -> "Predictor":
         """The loaded network, for pixels of one type.
@@ -163,24 +176,25 @@ class Segmenter:
             OptionError: if the device is absent, or cannot compute in this precision.
         """
         if str(pixels) not in self._predictors:
-            from tilesegment.execution.memory import keep_freed_memory
-
-            keep_freed_memory()
-            import torch
-
-            from tilesegment.model.predictor import Predictor, choose_precision
-
-            if self.options.device == "cuda" and not torch.cuda.is_available():
-                raise OptionError("there is no GPU for --device cuda; use --device cpu")
-            self._predictors[str(pixels)] = Predictor(
-                self.path.read_bytes(),
-                self.description,
-                pixels,
-                choose_precision(self.options.precision, self.options.device),
-                self.options.device,
-                average=check_average(self.options.average),
-            )
+            self._predictors[str(pixels)] = self._load(self.description, pixels)
         return self._predictors[str(pixels)]
+
+    def _load(self, description: Description, pixels: np.dtype[Any]) -> "Predictor":
+        from tilesegment.execution.memory import keep_freed_memory
+
+        keep_freed_memory()
+        import torch
+
+        from tilesegment.model.predictor import Predictor, choose_precision
+
+        options = self.options
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise OptionError("there is no GPU for --device cuda; use --device cpu")
+        precision = choose_precision(description.precision(options.precision), options.device)
+        average = check_average(options.average)
+        return Predictor(
+            self.model.content, description, pixels, precision, options.device, average=average
+        )
 
     def segment(self, path: Path) -> SegmentedLabels:
         """The labels of a picture, or of level 0 of an OME-Zarr image.
@@ -207,8 +221,33 @@ class Segmenter:
     def _labels(
         self, name: str, size: YX, planes: int, dtype: np.dtype[Any], pixels: Callable[[int], Read]
     ) -> SegmentedLabels:
-        classes = self.description.classes
-        return SegmentedLabels(name, size, planes, classes, self.predictor(dtype), pixels)
+        steps = self.description.whole_image_steps
+        if steps:
+            found = measure_scales(steps, _every_block(size, planes, pixels))
+            predictor = self._load(self.description.with_scales(found), dtype)
+        else:
+            predictor = self.predictor(dtype)
+        return SegmentedLabels(
+            name,
+            size,
+            planes,
+            self.description.classes,
+            predictor,
+            pixels,
+            self.description.fixed_input,
+        )
+
+
+def _every_block(size: YX, planes: int, pixels: Callable[[int], Read]) -> Collect:
+    """What a function makes of each block of an image, for `measure_scales`."""
+
+    def collect(summarise: Callable[..., tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        for plane in range(planes):
+            read = pixels(plane)
+            for window in blocks(size):
+                yield summarise(read(window))
+
+    return collect
 
 
 def load_labels(path: Path, name: str | None = None) -> Labels:

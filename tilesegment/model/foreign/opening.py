@@ -8,7 +8,8 @@ from tilesegment.errors import ModelError, OptionError
 from tilesegment.model.foreign.bioimageio import find_description, open_bioimageio
 from tilesegment.model.foreign.describing import Facts, describe
 from tilesegment.model.foreign.factory import open_factory
-from tilesegment.model.foreign.network import ForeignDescription, Opened
+from tilesegment.model.foreign.measuring import try_out
+from tilesegment.model.foreign.network import ForeignDescription, Opened, Run
 from tilesegment.model.foreign.onnx import open_onnx
 from tilesegment.model.foreign.torch_file import open_torch_file
 
@@ -36,15 +37,26 @@ def open_foreign(
         ModelError: if it cannot be run by tiles, or not without trust.
         OptionError: if an option does not apply to this kind of network, or names no output.
     """
-    if options.weights is not None and kind not in _TAKES_WEIGHTS:
-        raise OptionError(f"--weights is for networks given as module:factory, not for {kind}")
-    if options.trust is not None and kind not in _TAKES_TRUST:
-        raise OptionError(f"--trust-model is for files that run code when loaded, not for {kind}")
     opened, facts = _open(model, kind, options)
     return opened.content, describe(opened, facts, options, model, blended)
 
 
+def open_runnable(model: str, kind: Kind, options: ForeignOptions) -> tuple[Opened, Run, int]:
+    """A foreign network that has run once, with the number of its input's channels.
+
+    Raises:
+        ModelError, OptionError: as `open_foreign`, but for its border.
+    """
+    opened, _ = _open(model, kind, options)
+    run = opened.load()
+    return opened, run, try_out(opened, run)[0]
+
+
 def _open(model: str, kind: Kind, options: ForeignOptions) -> tuple[Opened, Facts]:
+    if options.weights is not None and kind not in _TAKES_WEIGHTS:
+        raise OptionError(f"--weights is for networks given as module:factory, not for {kind}")
+    if options.trust is not None and kind not in _TAKES_TRUST:
+        raise OptionError(f"--trust-model is for files that run code when loaded, not for {kind}")
     if kind == "Python":
         return open_factory(model, options.weights, options.model_output), Facts()
     path = Path(model)
