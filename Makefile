@@ -20,7 +20,7 @@ demo: $(READY)
 	@mkdir -p demo
 	@test -d $(DEMO).zarr || $(BIN)/tilesegment import $(SLIDE) $(DEMO).zarr
 	@$(BIN)/tilesegment run $(DEMO).zarr --overwrite
-	@echo "Overlay: $$($(BIN)/tilesegment export $(DEMO).zarr $(DEMO)-overlay.png --overwrite)"
+	@$(BIN)/tilesegment export $(DEMO).zarr $(DEMO)-overlay.png --labels nuclei --overwrite
 	@echo "In the browser: $(BIN)/tilesegment view $(DEMO).zarr"
 
 test: $(READY)
