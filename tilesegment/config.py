@@ -16,6 +16,9 @@ class RunOptions:
     """Pixels per side of a tile at that level; None chooses one."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto takes the fastest that the device computes natively."""
+    mask: str = "none"
+    """Which pixels are wanted: none (all), tissue, or the path of a stored mask. The others get
+    the background class, the first of the model."""
 
 
 @dataclass(frozen=True)

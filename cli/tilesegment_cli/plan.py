@@ -29,6 +29,7 @@ def plan(
     level: int,
     tile: int | None,
     precision: str,
+    mask: str,
     cluster: str,
     workers: int | None,
     limit_text: str | None,
@@ -43,7 +44,7 @@ def plan(
     from tilesegment.usecases.segment import estimate_seconds
     from tilesegment.usecases.segment import plan as make_plan
 
-    options = RunOptions(level, tile, cast("Precision", precision))
+    options = RunOptions(level, tile, cast("Precision", precision), mask)
     planned = make_plan(image, model, options)
     chosen = resolve_kind(ClusterOptions(cluster, workers, limit_text))
     seconds = estimate_seconds(planned, model, options, chosen)
@@ -68,6 +69,7 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "border": planned.network.geometry.border,
         "alignment": planned.network.geometry.alignment,
         "tiles": len(planned.grid),
+        "masked": planned.masked,
         "regions": planned.regions,
         "compute_amplification": round(planned.compute_amplification, 3),
         "read_amplification": round(planned.read_amplification, 3),
@@ -82,10 +84,11 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
     shape, geometry = planned.source.shape, planned.network.geometry
     size = f"{shape.y} x {shape.x} px"
     planes = f", {planned.source.planes} planes" if planned.source.planes > 1 else ""
+    masked = f", {planned.masked} of them outside the mask" if planned.masked else ""
     seconds = facts["seconds"]
     rows = {
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
-        "Tiles": f"{facts['tiles']} of {planned.tile} px, in {facts['regions']} region(s)",
+        "Tiles": f"{facts['tiles']} of {planned.tile} px{masked}, in {facts['regions']} region(s)",
         "Halo": f"{planned.halo} px per side (border {geometry.border}, alignment "
         f"{geometry.alignment})",
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",

@@ -43,6 +43,7 @@ def run(
     level: int,
     tile: int | None,
     precision: str,
+    mask: str,
     labels: str | None,
     output: str | None,
     overwrite: bool,
@@ -70,7 +71,7 @@ def run(
                 model,
                 labels=labels,
                 output=output,
-                options=RunOptions(level, tile, cast("Precision", precision)),
+                options=RunOptions(level, tile, cast("Precision", precision), mask),
                 cluster=ClusterOptions(cluster, workers, limit_text),
                 overwrite=overwrite,
                 report=report,
@@ -86,11 +87,21 @@ def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
     if summary.status == "already complete":
         return f"Already complete: {summary.labels}\nClasses: {shares}"
-    resumed = f" ({summary.skipped} from an earlier run)" if summary.skipped else ""
     return (
         f"Labels:  {summary.labels}\n"
-        f"Tiles:   {summary.tiles}{resumed}\n"
+        f"Tiles:   {summary.tiles}{_not_computed(summary)}\n"
         f"Time:    {human_seconds(summary.seconds)}, "
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
         f"Classes: {shares}"
     )
+
+
+def _not_computed(summary: "RunSummary") -> str:
+    """How many tiles the network was spared, and why."""
+    counts = {
+        "from an earlier run": summary.skipped,
+        "outside the mask or without data": summary.masked,
+        "of one value, computed once": summary.reused,
+    }
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return f" ({reasons})" if reasons else ""

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 from PIL import Image as PILImage
 
 import tilesegment as ts
@@ -86,6 +88,14 @@ def test_plan_for_people(image: Path, make_model: MakeModel) -> None:
     assert "Halo:     20 px per side (border 20, alignment 4)" in result.stdout
 
 
+def test_plan_counts_what_a_mask_spares(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.zarr"
+    zarr.create_array(mask, data=np.eye(1, 5, dtype="uint8"))
+    words = ["plan", image, "--model", make_model(), "--tile", 32, "--mask", mask]
+    assert json.loads(tilesegment(*words, "--json").stdout)["masked"] == 16
+    assert "20 of 32 px, 16 of them outside the mask, in 1 region" in tilesegment(*words).stdout
+
+
 def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -> None:
     result = tilesegment(
         "plan", image, "--model", make_model(), "--json", TILESEGMENT_PLAN_TILE="64"
@@ -106,6 +116,7 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
             2,
             "--cluster moon is not known",
         ),
+        (["run", "IMAGE", "--model", "MODEL", "--mask", "tisue"], 1, "there is no mask at tisue"),
         (["info", "MODEL.safetensors"], 1, "cannot read the model"),
         (["export", "IMAGE", "o.png", "--labels", "x"], 1, "has no labels 'x'; there are: none"),
         (["export", "IMAGE", "o.gif"], 2, "this version exports pictures, .png"),

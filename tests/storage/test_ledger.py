@@ -13,15 +13,16 @@ RUN = {"model": "sha256:1", "level": 0, "shape": [3, 100, 100]}
 def test_records_are_there_when_opened_again(tmp_path: Path) -> None:
     with Ledger(tmp_path, RUN) as ledger:
         ledger.add(TileRecord(3, (10, 20)))
-        ledger.add(TileRecord(5, (0, 30)))
+        ledger.add(TileRecord(5, (0, 30), "masked"))
     with Ledger(tmp_path, RUN) as again:
-        assert again.done == {3: TileRecord(3, (10, 20)), 5: TileRecord(5, (0, 30))}
+        assert again.done == {3: TileRecord(3, (10, 20)), 5: TileRecord(5, (0, 30), "masked")}
 
 
 def test_a_record_is_on_the_disk_before_add_returns(tmp_path: Path) -> None:
     with Ledger(tmp_path, RUN) as ledger:
         ledger.add(TileRecord(3, (1,)))
-        assert (ledger.directory / "tiles.jsonl").read_text() == '{"tile": 3, "counts": [1]}\n'
+        written = (ledger.directory / "tiles.jsonl").read_text()
+        assert written == '{"tile": 3, "counts": [1], "work": "computed"}\n'
 
 
 @pytest.mark.parametrize("kept", range(len('{"tile": 5, "counts": [2]}\n')))

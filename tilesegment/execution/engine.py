@@ -28,6 +28,7 @@ from distributed import Client, Future, KilledWorker, Worker, as_completed
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import yield_to_inference
 from tilesegment.execution.worker import TileWriter, predict_tile
+from tilesegment.mask import Mask
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
@@ -74,15 +75,18 @@ def segment_tiles(
     writer: TileWriter,
     plugin: str,
     done: Mapping[int, TileRecord],
+    mask: Mask | None = None,
 ) -> Iterator[TileRecord]:
     """Segment and write every tile that is not done; yield each record as it comes.
+
+    Tiles of which the mask wants no pixel are written without being read or computed.
 
     Raises:
         TilesegmentError: the first that a tile raised; later tiles are not begun.
     """
     grid = plan.grid
     batches = (
-        _region_graph(plan, region, tiles, pixels, writer, plugin)
+        _region_graph(plan, region, tiles, pixels, writer, plugin, mask)
         for region in plan.region_list()
         if (tiles := [tile for tile in region.tiles() if grid.number(tile) not in done])
     )
@@ -112,6 +116,7 @@ def _region_graph(
     pixels: MirroredPixels,
     writer: TileWriter,
     plugin: str,
+    mask: Mask | None = None,
 ) -> Batch:
     """Names carry the plugin's, which is new for each run: dask never returns an older result."""
     name = f"{plugin}-{region.plane}-{region.first_row}-{region.first_column}"
@@ -123,10 +128,15 @@ def _region_graph(
         # Block 0 of each axis is the region's rim.
         block = (haloed.name, 0, row + 1, column + 1)
         key = (f"labels-{name}", row, column)
+        window = grid.write_window(tile)
+        cover = "all" if mask is None else mask.cover(tile.plane, window)
+        where = (grid.number(tile), tile.plane, window)
+        if cover == "none":
+            records[f"record-{name}", row, column] = (writer.write_background, *where)
+            continue
         labels[key] = (predict_tile, block, plugin)
-        records[f"record-{name}", row, column] = (
-            writer.write, key, grid.number(tile), tile.plane, grid.write_window(tile),
-        )  # fmt: skip
+        part = () if mask is None or cover == "all" else (mask.cut(tile.plane, window),)
+        records[f"record-{name}", row, column] = (writer.write, key, *where, *part)
     with dask.annotate(executor=plugin, resources={plugin: 1}):
         graph = HighLevelGraph.from_collections(f"labels-{name}", labels, dependencies=[haloed])
     layers = {**graph.layers, f"record-{name}": records}
@@ -141,8 +151,9 @@ def _haloed_blocks(plan: Plan, region: Region, pixels: MirroredPixels, name: str
     columns = region_cuts(region.first_column, region.columns, plan.tile, plan.halo)
     channels = plan.source.channels
     shape = (channels, rows[-1] - rows[0], columns[-1] - columns[0])
+    here = pixels.around(Window(rows[0], columns[0], *shape[1:]))
     blocks = da.from_array(
-        _RegionPixels(pixels, region.plane, rows[0], columns[0], shape),
+        _RegionPixels(here, region.plane, rows[0], columns[0], shape),
         chunks=((channels,), _steps(rows), _steps(columns)),
         name=f"pixels-{name}",
         asarray=False,

@@ -3,8 +3,10 @@
 https://ngff.openmicroscopy.org/0.5/ (zarr v3, attributes under "ome") and .../0.4/ (zarr v2).
 """
 
+import base64
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -19,6 +21,7 @@ from pydantic import ValidationError
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX
+from tilesegment.storage.inventory import Inventory, take_inventory
 from tilesegment.storage.stores import open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
@@ -126,6 +129,17 @@ class Image:
         array = self.group[self.levels[level].path]
         return MirroredPixels(array, self.position("c"), self.leading)
 
+    def nodata(self, level: int) -> float | None:
+        """The value that stands for "nothing was recorded here"; None if none is declared.
+
+        It is the attribute `_FillValue` of the level's array (CF conventions, section 2.5.1;
+        xarray encodes floats in base64). NaN is none: such pixels are refused.
+        """
+        value = self.group[self.levels[level].path].attrs.get("_FillValue")
+        if isinstance(value, str):
+            value = struct.unpack("<d", base64.b64decode(value))[0]
+        return None if value is None or np.isnan(value) else value
+
     def refuse_non_finite(self) -> None:
         """Look for NaN in the coarsest level of a float image, where averaging has spread them.
 
@@ -171,6 +185,28 @@ class MirroredPixels:
     channel_axis: int | None
     leading: tuple[int, ...]
     """Positions of the axes that are flattened into planes."""
+    inventory: Inventory | None = None
+    """What is stored, where it is known that not all is: the rest is not asked for."""
+
+    def knowing_what_is_stored(self) -> "MirroredPixels":
+        """The same pixels, with an inventory if some are absent."""
+        inventory = take_inventory(self.array, self.channel_axis, self.leading)
+        return replace(self, inventory=inventory)
+
+    def around(self, window: Window) -> "MirroredPixels":
+        """The same pixels for reading in this window only: what is known of others is left out."""
+        if self.inventory is None:
+            return self
+        rows, columns = self._stored_span(window)
+        return replace(self, inventory=self.inventory.cut(rows, columns))
+
+    def _stored_span(self, window: Window) -> tuple[slice, slice]:
+        """The rows and columns inside the image that a window draws from."""
+        shape = self.plane_shape
+        return (
+            slice(*mirrored_span(window.y, window.y + window.height, shape.y)),
+            slice(*mirrored_span(window.x, window.x + window.width, shape.x)),
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -191,8 +227,9 @@ class MirroredPixels:
             InputError: if a pixel is NaN or infinite, or a chunk is damaged.
         """
         shape = self.plane_shape
-        top, bottom = mirrored_span(window.y, window.y + window.height, shape.y)
-        left, right = mirrored_span(window.x, window.x + window.width, shape.x)
+        stored_rows, stored_columns = self._stored_span(window)
+        top, bottom = stored_rows.start, stored_rows.stop
+        left, right = stored_columns.start, stored_columns.stop
         pixels = self.stored(plane, top, bottom, left, right)
         _refuse_non_finite(pixels, plane, top, left)
         if (bottom - top, right - left) == (window.height, window.width):
@@ -209,6 +246,9 @@ class MirroredPixels:
         Raises:
             InputError: if a chunk is damaged.
         """
+        rows, columns = slice(top, bottom), slice(left, right)
+        if self.inventory is not None and self.inventory.is_absent(plane, rows, columns):
+            return self._fill(bottom - top, right - left)
         lengths = [self.array.shape[index] for index in self.leading]
         selection: list[Any] = [slice(None)] * self.array.ndim
         for index, position in zip(self.leading, np.unravel_index(plane, lengths), strict=True):
@@ -221,6 +261,12 @@ class MirroredPixels:
             kind = "an unreadable" if isinstance(error, OSError) else "a damaged"
             raise InputError(f"the image has {kind} chunk in {where}: {error}") from error
         return pixels if self.channel_axis is not None else pixels[None]
+
+    def _fill(self, height: int, width: int) -> npt.NDArray[Any]:
+        """What pixels hold that are not stored; Zarr 2 need not tell, and then it is 0."""
+        channels = 1 if self.channel_axis is None else self.array.shape[self.channel_axis]
+        value = 0 if self.array.fill_value is None else self.array.fill_value
+        return np.full((channels, height, width), value, self.dtype)
 
 
 def open_image(location: str | Path) -> Image:

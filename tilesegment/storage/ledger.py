@@ -13,10 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 from tilesegment.errors import IncompleteError, OutputConflictError, OutputError
 from tilesegment.storage.labels import LEDGER_NAME, MANIFEST_NAME, write_failed
+
+Work = Literal["computed", "reused", "masked"]
+"""Where a tile's labels come from: the network; an earlier tile of the same single pixel value; or
+nowhere, for no pixel is wanted or holds data: all are background."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class TileRecord:
     """Of the tile in its grid."""
     counts: tuple[int, ...]
     """Pixels of each class, in the order of the model's classes."""
+    work: Work = "computed"
 
 
 class Ledger:
@@ -84,7 +89,8 @@ class Ledger:
         for line in self._path.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
                 entry = json.loads(line)
-                yield TileRecord(entry["tile"], tuple(entry["counts"]))
+                work = entry.get("work", "computed")
+                yield TileRecord(entry["tile"], tuple(entry["counts"]), work)
 
     def _mend_tail(self) -> None:
         """Cut a last line that a crash left unfinished, so that the next one starts afresh."""
@@ -97,7 +103,8 @@ class Ledger:
 
     def add(self, record: TileRecord) -> None:
         """Note that a tile is done; durable when this returns."""
-        line = json.dumps({"tile": record.number, "counts": record.counts})
+        entry = {"tile": record.number, "counts": record.counts, "work": record.work}
+        line = json.dumps(entry)
         try:
             self._file.write(line + "\n")
             self._file.flush()

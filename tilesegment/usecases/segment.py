@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +16,7 @@ import numpy as np
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import ClusterError, OutputError, TilesegmentError
 from tilesegment.geometry import YX
+from tilesegment.mask import Mask
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
 from tilesegment.planning import Network, Plan, Source, make_plan
@@ -34,6 +35,7 @@ from tilesegment.storage.labels import (
     unlist_labels,
 )
 from tilesegment.storage.ledger import Ledger, is_unfinished_run, refuse_other_run
+from tilesegment.storage.masks import absolute_source, read_mask
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -67,6 +69,7 @@ class RunSummary:
     """Path of the label image."""
     tiles: int
     computed: int
+    """Tiles that the network was run on."""
     skipped: int
     """Tiles that an earlier run had finished."""
     seconds: float
@@ -75,6 +78,11 @@ class RunSummary:
     """Of the processed level, over the seconds above."""
     shares: Mapping[str, float]
     """Share of the image's pixels in each class."""
+    reused: int = 0
+    """Tiles of one pixel value, whose labels an earlier one had on that worker."""
+    masked: int = 0
+    """Tiles that were not computed, because the mask wants none of their pixels, or none holds
+    data: background."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,8 @@ class _Job:
     description: ModelDescription
     options: RunOptions
     plan: Plan
+    mask: Mask | None
+    """Which pixels are wanted; None for all."""
     name: str
     directory: Path
     inside: bool
@@ -115,6 +125,7 @@ class _Job:
             precision=workers.precision,
             device=workers.device,
             threads=threads,
+            nodata=self.image.nodata(self.plan.source.level),
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -129,6 +140,8 @@ class _Job:
             "image shape": list(level.shape),
             "image type": str(level.dtype),
             "image metadata": dict(self.image.metadata),
+            "nodata": self.image.nodata(self.plan.source.level),
+            "mask": self.mask and self.mask.digest,
         }
 
 
@@ -142,14 +155,14 @@ def plan(
     Args:
         image: path of an OME-Zarr image.
         model: path of a model file, or the name of a bundled model.
-        options: level, tile and precision.
+        options: level, tile, precision and mask.
 
     Raises:
         InputError, ModelError, OptionError: as `segment`.
     """
     opened = open_image(image)
     path = zoo.find(model)
-    return _make_plan(opened, path, read_description(path), options)
+    return _make_plan(opened, path, read_description(path), options)[0]
 
 
 def estimate_seconds(
@@ -207,7 +220,7 @@ def segment(
         model: path of a model file, or the name of a bundled model.
         labels: name of the label image; the model's by default.
         output: a store of its own for the label image; by default ``image/labels/NAME``.
-        options: level, tile and precision.
+        options: level, tile, precision and mask.
         cluster: who computes.
         overwrite: replace a label image of the same name.
         report: called after each tile.
@@ -223,27 +236,22 @@ def segment(
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
-    job = _prepare(image, model, labels, output, options)
+    job = prepare_job(image, model, labels, output, options)
     refuse_foreign(job.directory, overwrite)
     kept = None if overwrite else published_provenance(job.directory)
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
-        workers = _agree(client, cluster, job)
+        workers = agree_on_workers(client, cluster, job)
         fingerprint = job.fingerprint(workers.precision)
         if kept is not None:
             refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
             return _complete(job, kept)
-        model_for_workers = job.worker_model(workers, inference_threads(cluster))
-        tiles = {**fingerprint, **asdict(workers), "tile": job.plan.tile}
-        run = f"tilesegment-{uuid.uuid4().hex[:12]}"
-        with _model_on_workers(client, run, model_for_workers):
-            if overwrite and not is_unfinished_run(job.directory, tiles):
-                _remove(job)
-            with Ledger(job.directory, tiles) as ledger:
-                return _run(job, client, run, ledger, fingerprint, report)
+        on_workers = job.worker_model(workers, inference_threads(cluster))
+        with model_on_workers(client, on_workers) as run:
+            return _compute(job, client, run, workers, overwrite, report)
 
 
-def _prepare(
+def prepare_job(
     image: str | Path,
     model: str | Path,
     labels: str | None,
@@ -254,18 +262,20 @@ def _prepare(
     image = Path(image).resolve()
     opened = open_image(image)
     opened.refuse_non_finite()
-    path = zoo.find(model)
+    path = zoo.find(model).absolute()
     description = read_description(path)
     name = labels or path.name.removesuffix(".safetensors")
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = Path(output).resolve() if output is not None else image / "labels" / name
+    plan, mask = _make_plan(opened, path, description, options)
     return _Job(
         image=opened,
         model=path,
         description=description,
-        options=options,
-        plan=_make_plan(opened, path, description, options),
+        options=replace(options, mask=absolute_source(options.mask)),
+        plan=plan,
+        mask=mask,
         name=name,
         directory=directory,
         inside=output is None,
@@ -274,7 +284,7 @@ def _prepare(
 
 def _make_plan(
     image: Image, model: Path, description: ModelDescription, options: RunOptions
-) -> Plan:
+) -> tuple[Plan, Mask | None]:
     number = image.level_number(options.level)
     level = image.levels[number]
     description.check_channels(image.channels, image.location)
@@ -293,10 +303,12 @@ def _make_plan(
         weights_bytes=model.stat().st_size,
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
-    return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    mask = read_mask(options.mask, image, number, plan.halo)
+    return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
 
 
-def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
+def agree_on_workers(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
     """What all workers are; they must be of one kind, and see the image.
 
     Raises:
@@ -326,16 +338,37 @@ def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind"
 
 
 @contextmanager
-def _model_on_workers(client: "Client", run: str, model: "WorkerModel") -> Iterator[None]:
-    """Every worker holds the model, under the name `run`, while the block lasts."""
+def model_on_workers(client: "Client", model: "WorkerModel") -> Iterator[str]:
+    """Every worker holds the model while the block lasts, under the name that it yields."""
     from tilesegment.execution.worker import ModelPlugin
 
+    run = f"tilesegment-{uuid.uuid4().hex[:12]}"
     try:
         client.register_plugin(ModelPlugin(run, model), name=run)
-        yield
+        yield run
     finally:
         with suppress(OSError, CancelledError):
             client.unregister_worker_plugin(run)
+
+
+def _compute(
+    job: _Job,
+    client: "Client",
+    run: str,
+    workers: "WorkerKind",
+    overwrite: bool,
+    report: Callable[[Progress], None] | None,
+) -> RunSummary:
+    """Begin or resume a run, and publish its labels."""
+    tiles = {
+        **job.fingerprint(workers.precision),
+        **asdict(workers),
+        "tile": job.plan.tile,
+    }
+    if overwrite and not is_unfinished_run(job.directory, tiles):
+        _remove(job)
+    with Ledger(job.directory, tiles) as ledger:
+        return _run(job, client, run, ledger, workers, report)
 
 
 def _run(
@@ -343,11 +376,11 @@ def _run(
     client: "Client",
     run: str,
     ledger: Ledger,
-    fingerprint: Mapping[str, Any],
+    workers: "WorkerKind",
     report: Callable[[Progress], None] | None,
 ) -> RunSummary:
     volume = job.volume
-    skipped = len(ledger.done)
+    earlier = frozenset(ledger.done)
     started = time.perf_counter()
     try:
         _segment_tiles(job, client, volume, run, ledger, report)
@@ -356,8 +389,8 @@ def _run(
             _remove(job)
         raise
     _derive_levels(job, client, volume, run, report)
-    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
-    volume.publish(_provenance(fingerprint, summary, job.plan))
+    summary = _summarise(job, ledger, earlier, time.perf_counter() - started)
+    volume.publish(_provenance(job, workers, summary))
     if job.inside:
         list_labels(job.directory.parent, job.name, job.image.version)
         refresh_consolidated(job.directory.parent.parent)
@@ -379,10 +412,10 @@ def _segment_tiles(
     plan = job.plan
     values = tuple(item.value for item in job.description.classes)
     writer = TileWriter(volume, plan.source.level, values)
-    pixels = job.image.pixels(plan.source.level)
+    pixels = job.image.pixels(plan.source.level).knowing_what_is_stored()
     computed = 0
     _report(report, "tiles", len(ledger.done), len(plan.grid), 0, client)
-    for record in segment_tiles(client, plan, pixels, writer, run, ledger.done):
+    for record in segment_tiles(client, plan, pixels, writer, run, ledger.done, job.mask):
         ledger.add(record)
         computed += sum(record.counts)
         _report(report, "tiles", len(ledger.done), len(plan.grid), computed, client)
@@ -419,30 +452,38 @@ def _report(
         report(Progress(phase, done, total, pixels, client.dashboard_link))
 
 
-def _summarise(job: _Job, ledger: Ledger, skipped: int, seconds: float) -> RunSummary:
+def _summarise(job: _Job, ledger: Ledger, earlier: Collection[int], seconds: float) -> RunSummary:
+    """What was done; `earlier` are the numbers of tiles that an earlier run had finished."""
     counts = np.sum([record.counts for record in ledger.done.values()], axis=0)
     names = [item.name for item in job.description.classes]
     tiles = len(job.plan.grid)
-    computed = job.plan.pixels * (tiles - skipped) / tiles
+    work = Counter(record.work for number, record in ledger.done.items() if number not in earlier)
+    finished = job.plan.pixels * work.total() / tiles
     return RunSummary(
         status="done",
         labels=str(job.directory),
         tiles=tiles,
-        computed=tiles - skipped,
-        skipped=skipped,
+        computed=work["computed"],
+        skipped=len(earlier),
         seconds=round(seconds, 3),
-        megapixels_per_second=round(computed / 1e6 / seconds, 3),
+        megapixels_per_second=round(finished / 1e6 / seconds, 3),
         shares={
             name: round(float(count / counts.sum()), 6)
             for name, count in zip(names, counts, strict=True)
         },
+        reused=work["reused"],
+        masked=work["masked"],
     )
 
 
-def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan) -> dict[str, Any]:
+def _provenance(job: _Job, workers: "WorkerKind", summary: RunSummary) -> dict[str, Any]:
+    plan = job.plan
     return {
         "version": version("tilesegment"),
-        "fingerprint": dict(fingerprint),
+        "fingerprint": job.fingerprint(workers.precision),
+        "model": str(job.model),
+        "mask": job.options.mask,
+        "workers": asdict(workers),
         "summary": {**asdict(summary), "labels": Path(summary.labels).name},
         "plan": {"tile": plan.tile, "halo": plan.halo, "level": plan.source.level},
     }
@@ -459,6 +500,8 @@ def _complete(job: _Job, provenance: Mapping[str, Any]) -> RunSummary:
         labels=str(job.directory),
         computed=0,
         skipped=earlier.tiles,
+        reused=0,
+        masked=0,
         seconds=0.0,
         megapixels_per_second=0.0,
     )
