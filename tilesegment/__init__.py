@@ -22,6 +22,7 @@ _HOMES = {
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
     "train": "tilesegment.usecases.train",
+    "verify": "tilesegment.usecases.verify",
 }
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "save_model",
     "segment",
     "train",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from tilesegment.storage.importing import import_image
     from tilesegment.usecases.segment import plan, segment
     from tilesegment.usecases.train import train
+    from tilesegment.usecases.verify import verify
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from tilesegment_cli.models import models
 from tilesegment_cli.plan import plan
 from tilesegment_cli.run import run
 from tilesegment_cli.train import train
+from tilesegment_cli.verify import verify
 
 _INTERRUPTED = 130
 
@@ -34,7 +35,7 @@ def tilesegment() -> None:
     """
 
 
-for command in (import_, info, plan, run, export, models, train):
+for command in (import_, info, plan, run, verify, export, models, train):
     tilesegment.add_command(command)
 
 

@@ -35,6 +35,14 @@ Examples:
     help="Write the label image to this place instead of IMAGE/labels/NAME.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a label image of the same name.")
+@click.option(
+    "--verify",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Compute K windows of the finished labels again, and compare; see `tilesegment verify`.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def run(
@@ -47,6 +55,7 @@ def run(
     labels: str | None,
     output: str | None,
     overwrite: bool,
+    verify: int,
     cluster: str,
     workers: int | None,
     limit_text: str | None,
@@ -74,6 +83,7 @@ def run(
                 options=RunOptions(level, tile, cast("Precision", precision), mask),
                 cluster=ClusterOptions(cluster, workers, limit_text),
                 overwrite=overwrite,
+                verify=verify,
                 report=report,
             )
     except KeyboardInterrupt as interrupt:
@@ -86,14 +96,18 @@ def run(
 def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
     if summary.status == "already complete":
-        return f"Already complete: {summary.labels}\nClasses: {shares}"
+        return f"Already complete: {summary.labels}\nClasses: {shares}{_verified(summary)}"
     return (
         f"Labels:  {summary.labels}\n"
         f"Tiles:   {summary.tiles}{_not_computed(summary)}\n"
         f"Time:    {human_seconds(summary.seconds)}, "
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
-        f"Classes: {shares}"
+        f"Classes: {shares}{_verified(summary)}"
     )
+
+
+def _verified(summary: "RunSummary") -> str:
+    return f"\nVerified: {summary.verified} windows, equal" if summary.verified else ""
 
 
 def _not_computed(summary: "RunSummary") -> str:

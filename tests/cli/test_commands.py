@@ -18,7 +18,7 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 
 PROGRAM = Path(sys.executable).with_name("tilesegment")
-COMMANDS = ["import", "info", "plan", "run", "export", "models", "train"]
+COMMANDS = ["import", "info", "plan", "run", "verify", "export", "models", "train"]
 MakeModel = Callable[..., Path]
 
 
@@ -88,6 +88,27 @@ def test_plan_for_people(image: Path, make_model: MakeModel) -> None:
     assert "Halo:     20 px per side (border 20, alignment 4)" in result.stdout
 
 
+def test_verify_prints_its_keys_and_fails_where_labels_differ(
+    image: Path, make_model: MakeModel
+) -> None:
+    words = [image, "--labels", "cells", "--windows", 6]
+    made = tilesegment(
+        "run", image, "--model", make_model(), "--labels", "cells", "--tile", 32, "--verify", 2,
+        "--precision", "float32",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "Verified: 2 windows, equal" in made.stdout
+    labels = zarr.open_array(image / "labels" / "cells" / "0")
+    labels[:, 64] = (labels[:, 64] + 1) % 3
+    result = tilesegment("verify", *words, "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert (found["windows"], found["largest_difference"], found["damaged"]) == (6, 0.0, [])
+    assert found["differing_labels"] > 0
+    assert "labels are not those that the model gives" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_plan_counts_what_a_mask_spares(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
     mask = tmp_path / "mask.zarr"
     zarr.create_array(mask, data=np.eye(1, 5, dtype="uint8"))
@@ -117,6 +138,8 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
             "--cluster moon is not known",
         ),
         (["run", "IMAGE", "--model", "MODEL", "--mask", "tisue"], 1, "there is no mask at tisue"),
+        (["verify", "IMAGE", "--labels", "x"], 1, "there is no label image at"),
+        (["verify", "IMAGE", "--windows", "0"], 2, "0 is not in the range x>=1"),
         (["info", "MODEL.safetensors"], 1, "cannot read the model"),
         (["export", "IMAGE", "o.png", "--labels", "x"], 1, "has no labels 'x'; there are: none"),
         (["export", "IMAGE", "o.gif"], 2, "this version exports pictures, .png"),

@@ -27,6 +27,7 @@ from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError
 from tilesegment.execution.memory import yield_to_inference
+from tilesegment.execution.verification import WindowCheck, WindowChecker
 from tilesegment.execution.worker import TileWriter, predict_tile
 from tilesegment.mask import Mask
 from tilesegment.planning import Plan
@@ -105,6 +106,17 @@ def derive_levels(
     yield from _compute(client, batches, _TILES_AHEAD)
 
 
+def check_windows(
+    client: Client, checker: WindowChecker, windows: Iterable[tuple[int, Window]], plugin: str
+) -> Iterator[WindowCheck]:
+    """Compute windows, each a plane and a rectangle, again; yield each finding as it comes."""
+    batches = (
+        _check_graph(checker, plane, window, plugin, f"check-{plugin}-{number}")
+        for number, (plane, window) in enumerate(windows)
+    )
+    yield from _compute(client, batches, _TILES_AHEAD)
+
+
 Batch = tuple[HighLevelGraph | dict[Hashable, Any], list[Hashable]]
 """A graph and the keys that are wanted of it."""
 
@@ -166,6 +178,14 @@ def _haloed_blocks(plan: Plan, region: Region, pixels: MirroredPixels, name: str
 
 def _steps(cuts: list[int]) -> tuple[int, ...]:
     return tuple(after - before for before, after in pairwise(cuts))
+
+
+def _check_graph(
+    checker: WindowChecker, plane: int, window: Window, plugin: str, name: str
+) -> Batch:
+    with dask.annotate(executor=plugin, resources={plugin: 1}):
+        tasks = {name: (checker.check, plane, window, plugin)}
+        return HighLevelGraph.from_collections(name, tasks), [name]
 
 
 def _derive_graph(

@@ -95,6 +95,21 @@ class LabelVolume:
         except OSError as error:
             raise write_failed(error, self.directory) from error
 
+    def read(self, level: int, plane: int, window: Window) -> Labels:
+        """Labels of a window inside the level: (window.height, window.width).
+
+        Raises:
+            OutputError: if a chunk is damaged.
+        """
+        array = self.arrays[level]
+        try:
+            return np.asarray(array[(*_plane_index(array, plane), *window.slices)])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise OutputError(
+                f"{self.directory} has a damaged chunk at row {window.y}, column {window.x} of "
+                f"plane {plane}, level {level}: {error}"
+            ) from error
+
     def derive(self, level: int, neighbour: int, plane: int, window: Window) -> None:
         """Write one tile of `level` from the next level that is stored already.
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tilesegment.config import ClusterOptions, RunOptions
-from tilesegment.errors import ClusterError, OutputError, TilesegmentError
+from tilesegment.errors import ClusterError, OutputError, TilesegmentError, VerificationError
 from tilesegment.geometry import YX
 from tilesegment.mask import Mask
 from tilesegment.model import zoo
 from tilesegment.model.file import ModelDescription, model_hash, read_description
 from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.sampling import draw_windows
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import (
     LabelLayout,
@@ -36,10 +37,12 @@ from tilesegment.storage.labels import (
 )
 from tilesegment.storage.ledger import Ledger, is_unfinished_run, refuse_other_run
 from tilesegment.storage.masks import absolute_source, read_mask
+from tilesegment.tiling import chunk_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from tilesegment.execution.verification import Verification
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
 _FINGERPRINT_VERSION = 1
@@ -50,7 +53,7 @@ _TIMED_TILE = 512
 class Progress:
     """How far a run is; handed to the caller after every tile."""
 
-    phase: Literal["tiles", "levels"]
+    phase: Literal["tiles", "levels", "windows"]
     done: int
     total: int
     """Tiles of this phase."""
@@ -83,6 +86,8 @@ class RunSummary:
     masked: int = 0
     """Tiles that were not computed, because the mask wants none of their pixels, or none holds
     data: background."""
+    verified: int = 0
+    """Windows that were computed again and found equal."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,7 @@ def segment(
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
     cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     overwrite: bool = False,
+    verify: int = 0,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -223,6 +229,7 @@ def segment(
         options: level, tile, precision and mask.
         cluster: who computes.
         overwrite: replace a label image of the same name.
+        verify: windows of the finished labels to compute again (see `tilesegment.verify`).
         report: called after each tile.
 
     Raises:
@@ -233,6 +240,7 @@ def segment(
         OutputConflictError: the labels belong to another run.
         IncompleteError: the run stopped; finished tiles are kept.
         OutputError: the labels cannot be written.
+        VerificationError: labels that were computed again are others.
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
@@ -245,10 +253,18 @@ def segment(
         fingerprint = job.fingerprint(workers.precision)
         if kept is not None:
             refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
-            return _complete(job, kept)
+            if not verify:
+                return _complete(job, kept)
         on_workers = job.worker_model(workers, inference_threads(cluster))
         with model_on_workers(client, on_workers) as run:
-            return _compute(job, client, run, workers, overwrite, report)
+            if kept is not None:
+                summary = _complete(job, kept)
+            else:
+                summary = _compute(job, client, run, workers, overwrite, report)
+            if verify:
+                found = verify_labels(job, client, run, workers, verify, 0, report)
+                refuse_unequal(found, job.directory)
+            return replace(summary, verified=verify)
 
 
 def prepare_job(
@@ -442,7 +458,7 @@ def _derive_levels(
 
 def _report(
     report: Callable[[Progress], None] | None,
-    phase: Literal["tiles", "levels"],
+    phase: Literal["tiles", "levels", "windows"],
     done: int,
     total: int,
     pixels: int,
@@ -487,6 +503,72 @@ def _provenance(job: _Job, workers: "WorkerKind", summary: RunSummary) -> dict[s
         "summary": {**asdict(summary), "labels": Path(summary.labels).name},
         "plan": {"tile": plan.tile, "halo": plan.halo, "level": plan.source.level},
     }
+
+
+def verify_labels(
+    job: _Job,
+    client: "Client",
+    run: str,
+    workers: "WorkerKind",
+    windows: int,
+    seed: int,
+    report: Callable[[Progress], None] | None,
+) -> "Verification":
+    """Compute windows of the published labels again, on workers that hold the model.
+
+    Args:
+        job: what the labels were made with; its tile may be another one.
+        client: of the workers.
+        run: name under which they hold the model.
+        workers: what they are.
+        windows: how many.
+        seed: of the choice of windows.
+        report: called after each window.
+    """
+    from tilesegment.execution.engine import check_windows
+    from tilesegment.execution.verification import Verification, WindowChecker
+
+    made = published_provenance(job.directory) or {}
+    job = _with_tile(job, made["plan"]["tile"])
+    plan, mask = job.plan, job.mask
+    checker = WindowChecker(plan, job.image.pixels(plan.source.level), job.volume, mask)
+    chosen = draw_windows(
+        plan.grid,
+        plan.network.geometry.alignment,
+        windows,
+        seed,
+        lambda plane, window: mask is None or mask.cover(plane, window) != "none",
+    )
+    checks = []
+    _report(report, "windows", 0, windows, 0, client)
+    for check in check_windows(client, checker, chosen, run):
+        checks.append(check)
+        pixels = sum(each.height * each.width for each in checks)
+        _report(report, "windows", len(checks), windows, pixels, client)
+    are_alike = made.get("workers", asdict(workers)) == asdict(workers)
+    return Verification.of(checks, is_exact=are_alike and workers.precision == "float32")
+
+
+def refuse_unequal(found: "Verification", directory: Path) -> None:
+    """Raise if labels that were computed again differ from the stored ones.
+
+    Raises:
+        VerificationError: naming where.
+    """
+    if found.differing_labels <= found.allowed_labels:
+        return
+    worst = max(found.differing_windows, key=lambda check: check.differing_labels)
+    raise VerificationError(
+        f"{directory}: {found.differing_labels:,} of {found.pixels:,} labels are not those that "
+        f"the model gives ({found.allowed_labels:,} may differ), most of them near row {worst.y}, "
+        f"column {worst.x} of plane {worst.plane}; look at them there, and compute them anew with "
+        "--overwrite"
+    )
+
+
+def _with_tile(job: _Job, tile: int) -> _Job:
+    """The job as it was run, with the tile size that the stored shards have."""
+    return replace(job, plan=replace(job.plan, tile=tile, output_chunk=chunk_of(tile)))
 
 
 def _complete(job: _Job, provenance: Mapping[str, Any]) -> RunSummary:
