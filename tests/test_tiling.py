@@ -9,6 +9,7 @@ from tilesegment.errors import OptionError
 from tilesegment.geometry import YX, unet_geometry
 from tilesegment.tiling import (
     TileGrid,
+    Window,
     check_tile,
     choose_tile,
     chunk_of,
@@ -94,3 +95,26 @@ def test_chunks_divide_the_tile(tile: int) -> None:
     chunk = chunk_of(tile)
     assert tile % chunk == 0
     assert chunk <= 512
+
+
+@given(
+    st.builds(YX, st.integers(1, 300), st.integers(1, 300)),
+    st.integers(16, 90),
+    st.integers(0, 299),
+    st.integers(0, 299),
+    st.integers(1, 99),
+)
+def test_tiles_that_touch_a_window_are_those_that_overlap_it(
+    image: YX, tile: int, y: int, x: int, side: int
+) -> None:
+    window = Window(y % image.y, x % image.x, side, side).clipped(image)
+    grid = TileGrid(image, 1, tile)
+    touching = list(grid.touching(0, window))
+    common = {item: grid.write_window(item).overlap(window) for item in grid.tiles()}
+    assert touching == [item for item, part in common.items() if min(part.height, part.width) > 0]
+    assert sum(common[item].height * common[item].width for item in touching) == (
+        window.height * window.width
+    )
+    for item in touching:
+        seen = common[item].seen_from(window)
+        assert seen.clipped(YX(window.height, window.width)) == seen

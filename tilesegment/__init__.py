@@ -37,6 +37,7 @@ _HOMES = {
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
     "train": "tilesegment.usecases.train",
+    "verify": "tilesegment.usecases.verify",
 }
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "save_model",
     "segment",
     "train",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from tilesegment.usecases.label_sources import Segmentation
     from tilesegment.usecases.segment import plan, repair, segment
     from tilesegment.usecases.train import NetworkChoice, Sampling, Validation, train
+    from tilesegment.usecases.verify import verify
 
 
 def __getattr__(name: str) -> Any:

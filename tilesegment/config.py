@@ -29,6 +29,9 @@ class RunOptions:
     """Share of a window's side that the next window covers too; None takes one half."""
     average: int = 1
     """Rotated and mirrored views of a tile over which the network's output is averaged: 1 to 8."""
+    mask: str = "none"
+    """Which pixels are wanted: none (all), tissue, or the path of a stored mask. The others get
+    the background class, the first of the model."""
 
 
 def check_average(average: int) -> int:

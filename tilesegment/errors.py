@@ -39,6 +39,10 @@ class OutputConflictError(OutputError):
     exit_code = 3
 
 
+class VerificationError(TilesegmentError):
+    """Labels that were computed again are not those that are stored."""
+
+
 class IncompleteError(TilesegmentError):
     """The run stopped before every tile was done; what is done is kept for the next run."""
 

@@ -94,6 +94,8 @@ class Plan:
     """Pixels per side of a stored chunk."""
     output_bytes: int
     """Labels of all levels before compression."""
+    masked: int = 0
+    """Tiles of which a mask wants no pixel: they are neither read nor computed."""
 
     @property
     def grid(self) -> TileGrid:
@@ -136,7 +138,8 @@ class Plan:
     @property
     def compute_amplification(self) -> float:
         """Pixels given to the network over pixels of the image."""
-        return len(self.grid) * self.network.computed(self.shown) / self.pixels
+        computed = len(self.grid) - self.masked
+        return computed * self.network.computed(self.shown) / self.pixels
 
     @property
     def read_amplification(self) -> float:

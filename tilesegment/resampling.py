@@ -87,15 +87,15 @@ class Resampling:
         """The network's labels on the level's grid: each pixel takes that around its centre.
 
         Args:
-            labels: (network tile), of the tile.
+            labels: (..., network tile), of the tile.
             tile: what is wanted of the level.
 
         Returns:
-            (tile.height, tile.width), of the same type.
+            (..., tile.height, tile.width), of the same type.
         """
         rows = self._nearest(self.step.y, tile.y, tile.height)
         columns = self._nearest(self.step.x, tile.x, tile.width)
-        found: npt.NDArray[Any] = labels[rows[:, None], columns[None, :]]
+        found: npt.NDArray[Any] = labels[..., rows[:, None], columns[None, :]]
         return found
 
     def _taps(self, step: float, start: int, size: int, origin: int) -> _Taps:

@@ -53,6 +53,18 @@ class Window:
             min(self.x + self.width, shape.x) - x,
         )
 
+    def overlap(self, other: "Window") -> "Window":
+        """The part of the window that is in another one too."""
+        end = YX(other.y + other.height, other.x + other.width)
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        return Window(
+            y, x, min(self.y + self.height, end.y) - y, min(self.x + self.width, end.x) - x
+        )
+
+    def seen_from(self, other: "Window") -> "Window":
+        """The window in coordinates that start where another one does."""
+        return Window(self.y - other.y, self.x - other.x, self.height, self.width)
+
 
 @dataclass(frozen=True)
 class Region:
@@ -111,6 +123,13 @@ class TileGrid:
     def read_window(self, tile: Tile, halo: int) -> Window:
         """What the tile reads: always `tile + 2 * halo` per side, beyond the rim too."""
         return self._square(tile).grown(halo)
+
+    def touching(self, plane: int, window: Window) -> Iterator[Tile]:
+        """Tiles with a pixel in a window inside the image."""
+        for row in range(window.y // self.tile, -(-(window.y + window.height) // self.tile)):
+            last = -(-(window.x + window.width) // self.tile)
+            for column in range(window.x // self.tile, last):
+                yield Tile(plane, row, column)
 
     def _square(self, tile: Tile) -> Window:
         return Window(tile.row * self.tile, tile.column * self.tile, self.tile, self.tile)

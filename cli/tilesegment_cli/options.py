@@ -80,6 +80,14 @@ def run_options(command: Command) -> Command:
                 show_default=True,
                 help="Arithmetic of the network; auto is the fastest that the device has.",
             ),
+            click.option(
+                "--mask",
+                default="none",
+                show_default=True,
+                metavar="none|tissue|STORE",
+                help="Pixels that are wanted: all, those around tissue, or those that a label "
+                "image or Zarr array has set. The others become background.",
+            ),
             average_option,
         ],
     )

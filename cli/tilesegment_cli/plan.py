@@ -75,6 +75,7 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "border": planned.network.geometry.border,
         "alignment": planned.network.geometry.alignment,
         "tiles": len(planned.grid),
+        "masked": planned.masked,
         "regions": planned.regions,
         "compute_amplification": round(planned.compute_amplification, 3),
         "read_amplification": round(planned.read_amplification, 3),
@@ -90,13 +91,14 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
     shape = planned.source.shape
     size = f"{shape.y} x {shape.x} px"
     planes = f", {planned.source.planes} planes" if planned.source.planes > 1 else ""
+    masked = f", {planned.masked} of them outside the mask" if planned.masked else ""
     seconds = facts["seconds"]
     first = {"First": "the whole image is read, for the statistics that normalise it"}
     rows = {
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
         "Scale": _scale(planned.source),
         "Windows": _windows(planned),
-        "Tiles": f"{facts['tiles']} of {planned.tile} px, in {facts['regions']} region(s)",
+        "Tiles": f"{facts['tiles']} of {planned.tile} px{masked}, in {facts['regions']} region(s)",
         "Halo": f"{planned.halo} px per side ({_halo(planned)})",
         **(first if planned.network.statistics else {}),
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
     from tilesegment.usecases.segment import Progress as RunProgress
 
-_PHASES = {"statistics": "Statistics", "tiles": "Segmenting", "levels": "Pyramid"}
+_PHASES = {
+    "statistics": "Statistics",
+    "tiles": "Segmenting",
+    "levels": "Pyramid",
+    "windows": "Verifying",
+}
 _QUIET_SECONDS = 30
 
 
@@ -38,13 +43,17 @@ def show_run() -> "Iterator[Callable[[RunProgress], None]]":
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("tiles  {task.fields[rate]:>6} Mpx/s "),
+        TextColumn("{task.fields[unit]}  {task.fields[rate]:>6} Mpx/s "),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield _Bars(progress).update
+
+
+def _unit(run: "RunProgress") -> str:
+    return "windows" if run.phase == "windows" else "tiles"
 
 
 class _Rate:
@@ -69,7 +78,9 @@ class _Bars:
         if run.phase not in self._tasks:
             if not self._tasks and run.dashboard:
                 self._progress.console.print(f"Dashboard: {run.dashboard}", highlight=False)
-            task = self._progress.add_task(_PHASES[run.phase], total=run.total, rate="-")
+            task = self._progress.add_task(
+                _PHASES[run.phase], total=run.total, rate="-", unit=_unit(run)
+            )
             self._progress.update(task, completed=run.done)
             self._tasks[run.phase] = task, _Rate()
         task, rate = self._tasks[run.phase]
@@ -93,7 +104,7 @@ class _Lines:
         if run.done == run.total or now - self._spoken > _QUIET_SECONDS:
             self._spoken = now
             click.echo(
-                f"{_PHASES[run.phase]}: {run.done} of {run.total} tiles, "
+                f"{_PHASES[run.phase]}: {run.done} of {run.total} {_unit(run)}, "
                 f"{self._rate(run.pixels)} Mpx/s",
                 err=True,
             )

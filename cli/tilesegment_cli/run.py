@@ -58,6 +58,14 @@ Examples:
     is_flag=True,
     help="Compute tiles of finished labels anew that are lost, damaged or failed.",
 )
+@click.option(
+    "--verify",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Compute K windows of the finished labels again, and compare; see `tilesegment verify`.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def run(
@@ -72,6 +80,7 @@ def run(
     allow_partial: bool,
     keep_ledger: bool,
     repair: bool,
+    verify: int,
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
@@ -89,7 +98,7 @@ def run(
     from tilesegment.usecases.segment import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    if repair and (overwrite or take_over or allow_partial or keep_ledger):
+    if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     try:
         with _stop_on_sigterm(), show_run() as report:
@@ -117,6 +126,7 @@ def run(
                     take_over=take_over,
                     allow_partial=allow_partial,
                     keep_ledger=keep_ledger,
+                    verify=verify,
                     report=report,
                 )
     except _Terminated as signalled:
@@ -151,7 +161,7 @@ def _stop_on_sigterm() -> Iterator[None]:
 def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
     if summary.status == "already complete":
-        return f"Already complete: {summary.labels}\nClasses: {shares}"
+        return f"Already complete: {summary.labels}\nClasses: {shares}{_verified(summary)}"
     for place in summary.quarantined:
         rows, columns = place["rows"], place["columns"]
         click.echo(
@@ -159,11 +169,25 @@ def _text(summary: "RunSummary") -> str:
             f"to {columns[1]} are background: {place['reason']}",
             err=True,
         )
-    resumed = f" ({summary.skipped} from an earlier run)" if summary.skipped else ""
     return (
         f"Labels:  {summary.labels}\n"
-        f"Tiles:   {summary.tiles}{resumed}\n"
+        f"Tiles:   {summary.tiles}{_not_computed(summary)}\n"
         f"Time:    {human_seconds(summary.seconds)}, "
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
-        f"Classes: {shares}"
+        f"Classes: {shares}{_verified(summary)}"
     )
+
+
+def _verified(summary: "RunSummary") -> str:
+    return f"\nVerified: {summary.verified} windows, equal" if summary.verified else ""
+
+
+def _not_computed(summary: "RunSummary") -> str:
+    """How many tiles the network was spared, and why."""
+    counts = {
+        "from an earlier run": summary.skipped,
+        "outside the mask or without data": summary.masked,
+        "of one value, computed once": summary.reused,
+    }
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return f" ({reasons})" if reasons else ""

@@ -7,47 +7,102 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment.errors import OutputError
+from tilesegment_cli.options import cluster_options
+from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
-    from tilesegment.usecases.deep import DeepCheck
+    from tilesegment.config import ClusterOptions
+    from tilesegment.execution.verification import Verification
 
 
 @click.command(
     epilog="""\b
 Examples:
-  tilesegment verify slide.zarr --deep
-  tilesegment verify slide.zarr --labels tumour --deep --json
+  tilesegment verify slide.zarr
+  tilesegment verify slide.zarr --deep --windows 0
+  tilesegment verify slide.zarr --labels tumour --windows 50 --seed 7 --json
 """
 )
 @click.argument("image", type=click.Path())
-@click.option("--labels", default="nuclei", show_default=True, metavar="NAME")
+@click.option(
+    "--labels", default="nuclei", show_default=True, metavar="NAME", help="Which label image."
+)
 @click.option(
     "--output",
     type=click.Path(),
     metavar="STORE",
     help="Where the label image is, if not in IMAGE/labels/NAME.",
 )
-@click.option("--deep", is_flag=True, required=True, help="Compare every object's checksum.")
+@click.option(
+    "--windows",
+    type=click.IntRange(min=0),
+    default=12,
+    show_default=True,
+    metavar="K",
+    help="How many windows to compute again; one costs up to five tiles. 0 with --deep needs "
+    "neither model nor workers.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of windows.")
+@click.option("--deep", is_flag=True, help="Compare every object with its checksum, too.")
+@click.option(
+    "--model",
+    metavar="FILE|NAME",
+    help="The model of the labels, if it is no longer where the run found it.",
+)
+@cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def verify(image: str, labels: str, output: str | None, deep: bool, as_json: bool) -> None:
-    """Compare every stored object of a label image of IMAGE with its checksum.
+def verify(
+    image: str,
+    labels: str,
+    output: str | None,
+    windows: int,
+    seed: int,
+    deep: bool,
+    model: str | None,
+    cluster: "ClusterOptions",
+    as_json: bool,
+) -> None:
+    """Compute random windows of a label image of IMAGE again, and compare.
+
+    The windows lie across tile borders, tile corners and the image's rim. Each is given to the
+    network as one input, with more context than a tile has and from another origin. In float32 on
+    workers like those of the run no label may differ; otherwise 1 in 1000 may. With --deep every
+    stored object is read first; where some are damaged, no window is computed.
 
     \b
-    Exit codes: 0 all are whole; 1 some are damaged or missing, or an error; 2 usage.
+    Exit codes: 0 equal; 1 labels differ or are damaged, or an error; 2 usage; 3 the image or the
+    model is another one than that of the labels; 5 some tiles failed everywhere.
     """
-    from tilesegment.usecases.deep import check_objects
+    from tilesegment.usecases.segment import refuse_unequal
+    from tilesegment.usecases.verify import verify as verify_labels
 
-    found = check_objects(Path(output or f"{image}/labels/{labels}"))
-    click.echo(json.dumps(asdict(found)) if as_json else _text(found))
-    if found.damaged:
-        raise OutputError(
-            f"{len(found.damaged)} of {found.objects} objects of {found.labels} are damaged; run "
-            "the command that made them again with --repair"
+    with show_run() as report:
+        found = verify_labels(
+            image,
+            labels,
+            windows=windows,
+            seed=seed,
+            model=model,
+            output=output,
+            deep=deep,
+            cluster=cluster,
+            report=report,
         )
+    click.echo(json.dumps(asdict(found)) if as_json else _text(found))
+    refuse_unequal(found, Path(output or f"{image}/labels/{labels}"))
 
 
-def _text(found: "DeepCheck") -> str:
-    rows = [f"Objects:  {found.objects}, {len(found.damaged)} damaged"]
-    rows += [f"  {item.key} is {item.problem}" for item in found.damaged]
+def _text(found: "Verification") -> str:
+    allowed = f" ({found.allowed_labels:,} may)" if found.allowed_labels else ""
+    rows = [
+        f"Windows:  {found.windows}, {found.pixels:,} pixels",
+        f"Labels:   {found.differing_labels:,} differ{allowed}",
+        f"Logits:   differ by {found.largest_difference:g} at most",
+    ]
+    rows += [
+        f"  {check.differing_labels:,} labels differ in plane {check.plane}, rows {check.y} to "
+        f"{check.y + check.height}, columns {check.x} to {check.x + check.width}"
+        for check in found.differing_windows
+    ]
+    rows += [f"  {key} is missing or damaged" for key in found.damaged]
     return "\n".join(rows)

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 from PIL import Image as PILImage
 
 import tilesegment as ts
@@ -109,6 +111,35 @@ def test_plan_says_which_pixels_the_network_is_shown(image: Path, make_model: Ma
     assert (facts["level"], facts["resampled_by"]) == (0, [1.6, 1.6])
 
 
+def test_verify_prints_its_keys_and_fails_where_labels_differ(
+    image: Path, make_model: MakeModel
+) -> None:
+    words = [image, "--labels", "cells", "--windows", 6]
+    made = tilesegment(
+        "run", image, "--model", make_model(), "--labels", "cells", "--tile", 32, "--verify", 2,
+        "--precision", "float32",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "Verified: 2 windows, equal" in made.stdout
+    labels = zarr.open_array(image / "labels" / "cells" / "0")
+    labels[:, 64] = (labels[:, 64] + 1) % 3
+    result = tilesegment("verify", *words, "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert (found["windows"], found["largest_difference"], found["damaged"]) == (6, 0.0, [])
+    assert found["differing_labels"] > 0
+    assert "labels are not those that the model gives" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_plan_counts_what_a_mask_spares(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.zarr"
+    zarr.create_array(mask, data=np.eye(1, 5, dtype="uint8"))
+    words = ["plan", image, "--model", make_model(), "--tile", 32, "--mask", mask]
+    assert json.loads(tilesegment(*words, "--json").stdout)["masked"] == 16
+    assert "20 of 32 px, 16 of them outside the mask, in 1 region" in tilesegment(*words).stdout
+
+
 def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -> None:
     result = tilesegment(
         "plan", image, "--model", make_model(), "--json", TILESEGMENT_PLAN_TILE="64"
@@ -140,6 +171,9 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
             2,
             "--cluster moon is not known",
         ),
+        (["run", "IMAGE", "--model", "MODEL", "--mask", "tisue"], 1, "there is no mask at tisue"),
+        (["verify", "IMAGE", "--labels", "x"], 1, "there is no label image at"),
+        (["verify", "IMAGE", "--windows", "0"], 2, "0 is not in the range x>=1"),
         (["info", "MODEL.safetensors"], 1, "cannot read the model"),
         (["export", "IMAGE", "o.png", "--labels", "x"], 1, "has no labels 'x'; there are: none"),
         (["export", "IMAGE", "o.gif"], 2, "its ending says no format that can be written"),

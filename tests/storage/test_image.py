@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,3 +156,17 @@ def test_images_of_other_programs_open(shared_data: Path) -> None:
     image = open_image(plates / "plate_ones_mip.zarr" / "B" / "03" / "0")
     assert image.label_names() == ["organoids"]
     assert image.channels == 2
+
+
+@pytest.mark.parametrize(
+    ("stored", "value"),
+    [(None, None), (0, 0), (255, 255), (-9999.0, -9999), ("AAAAAACIw8A=", -10000), (np.nan, None)],
+)
+def test_nodata_is_what_the_level_declares(
+    stored: Any, value: float | None, tmp_path: Path
+) -> None:
+    """Floats may be written as base64, as xarray does; NaN is refused elsewhere."""
+    path = write_image(tmp_path / "i.zarr", random_pixels((1, 9, 9), "float32"))
+    if stored is not None:
+        zarr.open_array(path / "0").attrs["_FillValue"] = stored
+    assert open_image(path).nodata(0) == value

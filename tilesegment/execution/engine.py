@@ -27,6 +27,7 @@ from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError, InputError, UnexpectedError
 from tilesegment.execution.memory import yield_to_inference
+from tilesegment.execution.verification import WindowCheck, WindowChecker
 from tilesegment.execution.worker import (
     TileWriter,
     WorkerFault,
@@ -35,6 +36,7 @@ from tilesegment.execution.worker import (
     resample_tile,
     told_by_worker,
 )
+from tilesegment.mask import Mask
 from tilesegment.planning import Plan
 from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.image import MirroredPixels
@@ -100,8 +102,11 @@ def segment_tiles(
     done: Container[int],
     trouble: Trouble,
     idle: Callable[[], None],
+    mask: Mask | None = None,
 ) -> Iterator[TileRecord]:
     """Segment and write every tile that is not done; yield each record as it comes.
+
+    Tiles of which the mask wants no pixel are written without being read or computed.
 
     Args:
         client: of the workers, which hold the model.
@@ -112,13 +117,14 @@ def segment_tiles(
         done: numbers of the tiles that are done.
         trouble: takes note of what fails; tells afterwards which tiles are quarantined.
         idle: called when no more records are ready for now.
+        mask: which pixels are wanted; None for all.
 
     Raises:
         TilesegmentError: if something failed that another try cannot mend.
     """
     grid = plan.grid
     regions = (
-        _region_graph(plan, region, tiles, pixels, writer, plugin)
+        _region_graph(plan, region, tiles, pixels, writer, plugin, mask)
         for region in plan.region_list()
         if (tiles := [tile for tile in region.tiles() if grid.number(tile) not in done])
     )
@@ -126,7 +132,7 @@ def segment_tiles(
     def alone(number: int, attempt: int) -> Batch:
         tile = grid.tile_at(number)
         region = Region(tile.plane, tile.row, tile.column, 1, 1)
-        return _region_graph(plan, region, [tile], pixels, writer, plugin, attempt)
+        return _region_graph(plan, region, [tile], pixels, writer, plugin, mask, attempt)
 
     yield from _settle(client, regions, alone, trouble, idle)
 
@@ -154,6 +160,24 @@ def derive_levels(
 
     batches = (alone(number, 0) for number in range(len(grid)) if number not in done)
     yield from _settle(client, batches, alone, trouble, idle)
+
+
+def check_windows(
+    client: Client, checker: WindowChecker, windows: Iterable[tuple[int, Window]], plugin: str
+) -> Iterator[WindowCheck]:
+    """Compute windows, each a plane and a rectangle, again; yield each finding as it comes.
+
+    Raises:
+        TilesegmentError: if one cannot be computed.
+    """
+    batches = (
+        _check_graph(checker, number, plane, window, plugin)
+        for number, (plane, window) in enumerate(windows)
+    )
+    for number, outcome in _compute(client, batches, _TILES_AHEAD, idle=lambda: None):
+        if isinstance(outcome, BaseException):
+            raise _failure(number, outcome).error
+        yield outcome
 
 
 def _settle(
@@ -289,6 +313,7 @@ def _region_graph(
     pixels: MirroredPixels,
     writer: TileWriter,
     plugin: str,
+    mask: Mask | None,
     attempt: int = 0,
 ) -> Batch:
     """Names carry the plugin's, which is new for each run: dask never returns an older result."""
@@ -302,16 +327,21 @@ def _region_graph(
         # Block 0 of each axis is the region's rim.
         block: Hashable = (haloed.name, 0, row + 1, column + 1)
         window = grid.write_window(tile)
+        where = (grid.number(tile), tile.plane, window)
+        record = (f"record-{name}", row, column)
+        wanted[record] = grid.number(tile)
+        cover = "all" if mask is None else mask.cover(tile.plane, window)
+        if cover == "none":
+            records[record] = (writer.write_background, *where)
+            continue
         if plan.resampling is not None:
             resampled = (f"shown-{name}", row, column)
             shown[resampled] = (resample_tile, block, plan.resampling, window)
             block = resampled
         key = (f"labels-{name}", row, column)
         labels[key] = (predict_tile, block, plugin)
-        wanted[f"record-{name}", row, column] = grid.number(tile)
-        records[f"record-{name}", row, column] = (
-            writer.write, key, grid.number(tile), tile.plane, window,
-        )  # fmt: skip
+        part = () if mask is None or cover == "all" else (mask.cut(tile.plane, window),)
+        records[record] = (writer.write, key, *where, *part)
     with dask.annotate(executor=plugin, resources={plugin: 1}):
         predicted = MaterializedLayer(labels)
     added = {f"shown-{name}": shown, f"labels-{name}": predicted, f"record-{name}": records}
@@ -346,6 +376,15 @@ def _haloed_blocks(plan: Plan, region: Region, pixels: MirroredPixels, name: str
 
 def _steps(cuts: list[int]) -> tuple[int, ...]:
     return tuple(after - before for before, after in pairwise(cuts))
+
+
+def _check_graph(
+    checker: WindowChecker, number: int, plane: int, window: Window, plugin: str
+) -> Batch:
+    name = f"check-{plugin}-{number}"
+    with dask.annotate(executor=plugin, resources={plugin: 1}):
+        tasks = {name: (checker.check, plane, window, plugin)}
+        return Batch(HighLevelGraph.from_collections(name, tasks), {name: number})
 
 
 def _compute(

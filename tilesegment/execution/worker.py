@@ -23,10 +23,11 @@ from tilesegment.config import Precision
 from tilesegment.errors import IncompleteError, TilesegmentError, UnexpectedError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
 from tilesegment.geometry import NetworkGeometry, round_up
+from tilesegment.mask import Mask
 from tilesegment.model.file import Description
 from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
-from tilesegment.storage.ledger import TileRecord
+from tilesegment.storage.ledger import TileRecord, Work
 from tilesegment.storage.pyramid import Labels
 from tilesegment.tiling import Window
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tilesegment.model.predictor import Device, Predictor
 
 _TILES_BETWEEN_RETURNS = 32
+_MOST_CONSTANTS = 8
+"""Tiles of one value that are remembered, a byte or two per pixel each."""
 
 THREAD_NAME = "inference"
 """How the network's thread is called, for people who look at a worker."""
@@ -86,6 +89,8 @@ class WorkerModel:
     """The windows that the network is shown of each tile; None: the tile at once."""
     average: int = 1
     """Views over which the output is averaged."""
+    nodata: float | None = None
+    """Pixels with this value in all channels are background; None if there is no such value."""
 
     def build(self, worker_threads: int) -> "Predictor":
         """The loaded network; must be called on the thread that will use it."""
@@ -105,6 +110,15 @@ class WorkerModel:
         )
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The labels of one tile."""
+
+    labels: Labels
+    """(tile, tile)."""
+    work: Work
+
+
 @dataclass
 class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     """Brings the model to every worker, also to those that join later."""
@@ -116,6 +130,8 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     _tiles: int = field(default=0, init=False)
     _parts: int = field(default=1, init=False)
     """Pieces per side that a tile is predicted in; grows when memory runs out."""
+    _constants: dict[bytes, Labels] = field(default_factory=dict, init=False)
+    """Labels of tiles whose pixels are all equal, by what decides them."""
 
     async def setup(self, worker: Worker) -> None:
         keep_freed_memory()
@@ -128,8 +144,55 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     def teardown(self, worker: Worker) -> None:
         worker.executors.pop(self.name).shutdown(wait=False)
 
-    def predict(self, pixels: npt.NDArray[Any]) -> Labels:
+    def predict(self, pixels: npt.NDArray[Any]) -> Prediction:
         """Labels of one haloed tile; called on the network's thread only.
+
+        A tile whose pixels are all equal, halo included, is computed once: the network would
+        give the same again. A tile without data is not computed at all.
+
+        Args:
+            pixels: (c, tile + 2 * halo, tile + 2 * halo).
+
+        Raises:
+            IncompleteError: if not even the smallest piece fits into memory.
+        """
+        empty = self._without_data(pixels)
+        if empty is not None and empty.all():
+            return Prediction(np.full(empty.shape, self.background), "masked")
+        labels, work = self._labels_of(pixels)
+        if empty is not None and empty.any():
+            labels = np.where(empty, self.background, labels)
+        return Prediction(labels, work)
+
+    def _without_data(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+        """Which pixels of the tile hold nodata in all channels; None where no value means it."""
+        if self.model.nodata is None:
+            return None
+        halo, (height, width) = self.predictor.geometry.halo, pixels.shape[-2:]
+        inside = pixels[:, halo : height - halo, halo : width - halo]
+        empty: npt.NDArray[np.bool_] = (inside == self.model.nodata).all(axis=0)
+        return empty
+
+    @property
+    def background(self) -> np.unsignedinteger:
+        """The value of the first class."""
+        description = self.model.description
+        return description.label_dtype.type(description.classes[0].value)
+
+    def _labels_of(self, pixels: npt.NDArray[Any]) -> tuple[Labels, Work]:
+        if not _is_constant(pixels):
+            return self._run_network(pixels), "computed"
+        key = repr(pixels.shape).encode() + pixels[:, 0, 0].tobytes()
+        if key in self._constants:
+            return self._constants[key], "reused"
+        labels = self._run_network(pixels)
+        if len(self._constants) == _MOST_CONSTANTS:
+            del self._constants[next(iter(self._constants))]
+        self._constants[key] = labels
+        return labels, "computed"
+
+    def _run_network(self, pixels: npt.NDArray[Any]) -> Labels:
+        """Labels of one haloed tile.
 
         Where memory runs out the tile is predicted in smaller pieces, and so are all later
         ones. A GPU that has failed takes the process with it: it would fail for ever.
@@ -164,15 +227,20 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         return self._predictor.result()
 
 
-def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Labels:
+def _is_constant(pixels: npt.NDArray[Any]) -> bool:
+    """Whether each channel, (c, y, x), has one value; the first row tells of most that they have
+    not.
+    """
+    first = pixels[:, :1, :1]
+    return bool((pixels[:, :1] == first).all()) and bool((pixels == first).all())
+
+
+def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     """Labels of one haloed tile, by the model that the plugin of this name holds.
 
     Args:
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
         plugin: name of the `ModelPlugin`.
-
-    Returns:
-        (tile, tile), unsigned integer.
     """
     with told_by_worker():
         model: ModelPlugin = get_worker().plugins[plugin]
@@ -232,25 +300,47 @@ class TileWriter:
     volume: LabelVolume
     level: int
     values: tuple[int, ...]
-    """Of the classes, for counting."""
+    """Of the classes, for counting; the first is the background's."""
     resampling: Resampling | None = None
     """By which the network was shown the tile; its labels are brought back to the level."""
 
-    def write(self, labels: Labels, number: int, plane: int, window: Window) -> TileRecord:
+    def write(
+        self,
+        prediction: Prediction,
+        number: int,
+        plane: int,
+        window: Window,
+        mask: Mask | None = None,
+    ) -> TileRecord:
         """Write the part of a tile inside the image.
 
         Args:
-            labels: (tile, tile), or what the network was shown of it after resampling.
+            prediction: what the network says, after resampling of what it was shown.
             number: of the tile in its grid.
             plane: index over the flattened leading axes.
             window: what the tile writes.
+            mask: where some pixels are not wanted; they become background.
         """
-        yield_to_inference()
+        labels = prediction.labels
         if self.resampling is not None:
             labels = self.resampling.on_level(labels, window)
         inside = labels[: window.height, : window.width]
+        if mask is not None:
+            inside = np.where(mask.read(plane, window), inside, inside.dtype.type(self.values[0]))
+        return self._store(inside, prediction.work, number, plane, window)
+
+    def write_background(self, number: int, plane: int, window: Window) -> TileRecord:
+        """Write a tile of which no pixel is wanted."""
+        dtype = self.volume.arrays[self.level].dtype
+        background = np.full((window.height, window.width), self.values[0], dtype)
+        return self._store(background, "masked", number, plane, window)
+
+    def _store(
+        self, labels: Labels, work: Work, number: int, plane: int, window: Window
+    ) -> TileRecord:
+        yield_to_inference()
         with told_by_worker():
-            written = self.volume.write(self.level, plane, window, inside)
+            written = self.volume.write(self.level, plane, window, labels)
         counts = np.bincount(written.labels.ravel(), minlength=max(self.values) + 1)
         return TileRecord(
             number,
@@ -258,6 +348,7 @@ class TileWriter:
             self.level,
             written.objects,
             _address(),
+            work,
         )
 
 

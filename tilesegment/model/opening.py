@@ -34,6 +34,10 @@ class Model:
     description: Description
     identity: Mapping[str, Any]
     """What must be equal for two models to give the same labels; JSON."""
+    source: str
+    """Absolute path, or "module:factory"."""
+    foreign: ForeignOptions
+    """What a foreign network could not say of itself."""
 
 
 def open_model(
@@ -72,6 +76,8 @@ def open_model(
         content=content,
         description=read_description(path),
         identity={"model": content_hash(content)},
+        source=str(path.absolute()),
+        foreign=foreign,
     )
 
 
@@ -94,6 +100,8 @@ def _open_foreign(model: str, kind: "Kind", options: ForeignOptions, blended: bo
         content=content,
         description=description,
         identity={"model": content_hash(content), **description.identity},
+        source=model if kind == "Python" else str(Path(model).absolute()),
+        foreign=options,
     )
 
 

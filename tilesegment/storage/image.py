@@ -3,6 +3,8 @@
 https://ngff.openmicroscopy.org/0.5/ (zarr v3, attributes under "ome") and .../0.4/ (zarr v2).
 """
 
+import base64
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,6 +162,17 @@ class Image:
             InputError: if one lies outside the image, behind a symbolic link.
         """
         return take_inventory(self.group[self.levels[level].path], Path(self.location))
+
+    def nodata(self, level: int) -> float | None:
+        """The value that stands for "nothing was recorded here"; None if none is declared.
+
+        It is the attribute `_FillValue` of the level's array (CF conventions, section 2.5.1;
+        xarray encodes floats in base64). NaN is none: such pixels are refused.
+        """
+        value = self.group[self.levels[level].path].attrs.get("_FillValue")
+        if isinstance(value, str):
+            value = struct.unpack("<d", base64.b64decode(value))[0]
+        return None if value is None or np.isnan(value) else value
 
     def refuse_non_finite(self) -> None:
         """Look for NaN in the coarsest level of a float image, where averaging has spread them.

@@ -125,6 +125,22 @@ class LabelVolume:
             return WrittenTile(labels, objects)
         return WrittenTile(np.asarray(array[selection]), objects)
 
+    def read(self, level: int, plane: int, window: Window) -> Labels:
+        """Labels of a window inside the level: (window.height, window.width).
+
+        Raises:
+            OutputError: if a chunk is lost or damaged.
+        """
+        array = self.arrays[level]
+        try:
+            return np.asarray(array[(*_plane_index(array, plane), *window.slices)])
+        except (ValueError, RuntimeError, OSError, LostObjectError) as error:
+            fault = "has lost a" if isinstance(error, LostObjectError) else "has a damaged"
+            raise OutputError(
+                f"{self.directory} {fault} chunk at row {window.y}, column {window.x} of plane "
+                f"{plane}, level {level}: {error}; compute it again with --repair"
+            ) from error
+
     def derive(self, level: int, neighbour: int, plane: int, window: Window) -> WrittenTile:
         """Write one tile of `level` from the next level that is stored already.
 

@@ -24,10 +24,10 @@ import socket
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 from tilesegment.errors import OutputConflictError, OutputError
 from tilesegment.storage.objects import (
@@ -44,6 +44,10 @@ MANIFEST_NAME = "manifest.json"
 _MOST_WAITING = 256
 """Records that are written with one synchronisation, at most."""
 
+Work = Literal["computed", "reused", "masked"]
+"""Where a tile's labels come from: the network; an earlier tile of the same single pixel value; or
+nowhere, for no pixel is wanted or holds data: all are background."""
+
 
 @dataclass(frozen=True)
 class TileRecord:
@@ -59,6 +63,7 @@ class TileRecord:
     """What the tile became in the store; also where all is background."""
     worker: str | None = None
     """Address of the worker that wrote it; not stored."""
+    work: Work = "computed"
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class Ledger:
             settled = tuple(settle(self.labels, item) for item in record.objects)
         except OSError as error:
             raise write_failed(error, self.labels) from error
-        record = TileRecord(record.number, record.counts, record.level, settled)
+        record = replace(record, objects=settled, worker=None)
         self._waiting.append(record)
         self.done[record.level, record.number] = record
         if len(self._waiting) >= _MOST_WAITING:
@@ -310,6 +315,7 @@ def record_line(record: TileRecord) -> str:
         "tile": record.number,
         "counts": record.counts,
         "objects": [[item.key, item.size, item.sha256] for item in record.objects],
+        "work": record.work,
     }
     text = json.dumps(entry)
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
@@ -327,6 +333,7 @@ def read_records(path: Path) -> Iterator[TileRecord]:
             tuple(entry["counts"]),
             entry["level"],
             tuple(StoredObject(*item) for item in entry["objects"]),
+            work=entry.get("work", "computed"),
         )
 
 

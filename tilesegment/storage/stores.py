@@ -83,8 +83,8 @@ class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
 
     Args:
         store: what is read.
-        absent: file with the keys of the chunks that may be missing, a JSON list; None if none
-            may be. It is read when the first one is missing.
+        absent: file with the keys of the chunks that are known to be missing, a JSON list; None
+            if none may be. They are not asked for.
     """
 
     def __init__(self, store: LocalStore, absent: Path | None = None) -> None:
@@ -105,8 +105,10 @@ class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
         Raises:
             LostObjectError: if there is nothing under the key, and must be.
         """
+        if self._absent is not None and key in _keys(self._absent):
+            return None
         value = await self._store.get(key, prototype, byte_range)
-        if value is None and (self._absent is None or key not in _keys(self._absent)):
+        if value is None:
             raise LostObjectError(f"{key} is missing")
         return value
 

@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,12 +18,15 @@ from tilesegment.blending import Blend, choose_blend
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions, check_average
 from tilesegment.errors import (
     ClusterError,
+    OptionError,
     OutputConflictError,
     OutputError,
     QuarantineError,
     TilesegmentError,
+    VerificationError,
 )
 from tilesegment.geometry import YX
+from tilesegment.mask import Mask
 from tilesegment.model import zoo
 from tilesegment.model.file import Description
 from tilesegment.model.opening import Model, open_model
@@ -31,6 +34,7 @@ from tilesegment.model.preprocessing import Scale
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.retry import Failure, Trouble
+from tilesegment.sampling import draw_windows
 from tilesegment.storage.checksums import (
     Checksums,
     checksums_folder,
@@ -66,7 +70,9 @@ from tilesegment.storage.ledger import (
     refuse_other_run,
     unfinished_fingerprint,
 )
+from tilesegment.storage.masks import absolute_source, read_mask
 from tilesegment.storage.objects import can_link, write_failed
+from tilesegment.tiling import chunk_of
 from tilesegment.usecases.deep import copied_provenance
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 from tilesegment.usecases.statistics import (
@@ -78,6 +84,7 @@ from tilesegment.usecases.statistics import (
 if TYPE_CHECKING:
     from distributed import Client
 
+    from tilesegment.execution.verification import Verification
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +98,7 @@ _TOLD_TILES = 10
 class Progress:
     """How far a run is; handed to the caller after every tile."""
 
-    phase: Literal["statistics", "tiles", "levels"]
+    phase: Literal["statistics", "tiles", "levels", "windows"]
     done: int
     total: int
     """Tiles of this phase."""
@@ -110,6 +117,7 @@ class RunSummary:
     """Path of the label image."""
     tiles: int
     computed: int
+    """Tiles that the network was run on."""
     skipped: int
     """Tiles that an earlier run had finished."""
     seconds: float
@@ -120,6 +128,13 @@ class RunSummary:
     """Share of the image's pixels in each class."""
     quarantined: tuple[Mapping[str, Any], ...] = ()
     """Tiles that could not be computed and are background: plane, rows, columns and reason."""
+    reused: int = 0
+    """Tiles of one pixel value, whose labels an earlier one had on that worker."""
+    masked: int = 0
+    """Tiles that were not computed, because the mask wants none of their pixels, or none holds
+    data: background."""
+    verified: int = 0
+    """Windows that were computed again and found equal."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +145,16 @@ class _Job:
     model: Model
     options: RunOptions
     plan: Plan
+    mask: Mask | None
+    """Which pixels are wanted; None for all."""
     name: str
     directory: Path
     inside: bool
     """Whether the labels go into the image's own store."""
     inventory: Inventory
     """The chunks of the processed level, as they were at the start."""
+    statistics: list[dict[str, Any]] | None = None
+    """Numbers of the whole image that its pixels are normalised with; None without such."""
 
     @property
     def description(self) -> Description:
@@ -167,6 +186,7 @@ class _Job:
             threads=threads,
             blend=self.plan.network.blend,
             average=self.options.average,
+            nodata=self.image.nodata(self.plan.source.level),
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -184,17 +204,18 @@ class _Job:
             "image shape": list(level.shape),
             "image type": str(level.dtype),
             "image metadata": dict(self.image.metadata),
+            "nodata": self.image.nodata(self.plan.source.level),
+            "mask": self.mask and self.mask.digest,
             "image chunks": self.inventory.objects,
             "image chunk sizes": self.inventory.sizes,
+            **({STATISTICS: self.statistics} if self.statistics else {}),
         }
 
-    def ledger_fingerprint(
-        self, fingerprint: Mapping[str, Any], kind: "WorkerKind"
-    ) -> dict[str, Any]:
+    def ledger_fingerprint(self, workers: "WorkerKind") -> dict[str, Any]:
         """What must be equal for two runs to share one ledger."""
         return {
-            **fingerprint,
-            **asdict(kind),
+            **self.fingerprint(workers.precision),
+            **asdict(workers),
             "tile": self.plan.tile,
             "output chunk": self.plan.output_chunk,
             "image chunk times": self.inventory.times,
@@ -229,14 +250,14 @@ def plan(
     Args:
         image: path of an OME-Zarr image.
         model: path of a model file or a foreign network, or the name of a bundled model.
-        options: level, tile, precision and views.
+        options: level, tile, precision and views and mask.
         foreign: what a foreign network cannot say of itself.
 
     Raises:
         InputError, ModelError, OptionError: as `segment`.
     """
     opened = open_model(model, foreign, blended=options.blend is not None)
-    return _make_plan(open_image(image), opened, options)
+    return _make_plan(open_image(image), opened, options)[0]
 
 
 def estimate_seconds(
@@ -295,6 +316,7 @@ def segment(
     take_over: bool = False,
     allow_partial: bool = False,
     keep_ledger: bool = False,
+    verify: int = 0,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -307,13 +329,14 @@ def segment(
             ONNX file, a bioimage.io folder, TorchScript or a .pt2; or "module:factory".
         labels: name of the label image; the model's by default.
         output: a store of its own for the label image; by default ``image/labels/NAME``.
-        options: level, tile, precision and views.
+        options: level, tile, precision, views and mask.
         cluster: who computes.
         foreign: what a foreign network cannot say of itself.
         overwrite: replace a label image of the same name, once the new one is whole.
         take_over: go on although another run is writing these labels; that one will stop.
         allow_partial: publish although some tiles failed everywhere; they are background.
         keep_ledger: keep the record of the run beside the published labels.
+        verify: windows of the finished labels to compute again (see `tilesegment.verify`).
         report: called after each tile.
 
     Raises:
@@ -325,41 +348,60 @@ def segment(
         QuarantineError: some tiles failed everywhere; all others are kept.
         IncompleteError: the run stopped; finished tiles are kept.
         OutputError: the labels cannot be written.
+        VerificationError: labels that were computed again are others.
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
-    job = _prepare(image, opened, labels, output, options)
+    if verify:
+        refuse_fixed_input(opened)
+    job = prepare_job(image, opened, labels, output, options)
     swapped = finish_swap(job.directory)
     refuse_foreign(job.directory, overwrite)
     kept = None if overwrite and not swapped else published_provenance(job.directory)
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
-        workers = _agree(client, cluster, job)
+        workers = agree_on_workers(client, cluster, job)
+        job = with_known_statistics(job, client, workers, kept, report)
         fingerprint = job.fingerprint(workers.precision)
+        if overwrite and kept is not None and kept.get("fingerprint") != fingerprint:
+            kept = None
         if kept is not None:
-            known = _with_known_statistics(fingerprint, kept["fingerprint"])
-            if not overwrite or known == kept["fingerprint"]:
-                refuse_other_run(kept["fingerprint"], known, job.directory)
+            refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
+            if not verify:
                 return _complete(job, kept, allow_partial)
-        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
-        if job.description.whole_image_steps:
-            statistics = _statistics(job, run, fingerprint)
-            job = replace(job, model=with_statistics(job.model, statistics))
-            fingerprint[STATISTICS] = statistics
-        model_for_workers = job.worker_model(workers, inference_threads(cluster))
-        tiles = job.ledger_fingerprint(fingerprint, workers)
-        target = _place(job, tiles, overwrite, take_over)
-        with (
-            _model_on_workers(client, run.name, model_for_workers),
-            Ledger(target.directory, tiles, take_over=take_over) as ledger,
-        ):
-            summary = _run(target, run, ledger, fingerprint, allow_partial)
-            ledger.remove(target.checksums / "ledger" if keep_ledger else None)
-        if target.directory != job.directory:
-            swap_labels(target.directory, job.directory)
-        _announce(job)
-        return replace(summary, labels=str(job.directory))
+        on_workers = job.worker_model(workers, inference_threads(cluster))
+        with model_on_workers(client, on_workers, report) as run:
+            if kept is not None:
+                summary = _complete(job, kept, allow_partial)
+            else:
+                summary = _compute(
+                    job, run, workers, overwrite, take_over, allow_partial, keep_ledger
+                )
+            if verify:
+                refuse_unequal(verify_labels(job, run, workers, verify, seed=0), job.directory)
+            return replace(summary, verified=verify)
+
+
+def _compute(
+    job: _Job,
+    run: _Run,
+    workers: "WorkerKind",
+    overwrite: bool,
+    take_over: bool,
+    allow_partial: bool,
+    keep_ledger: bool,
+) -> RunSummary:
+    """Begin or resume a run, and publish its labels."""
+    tiles = job.ledger_fingerprint(workers)
+    target = _place(job, tiles, overwrite, take_over)
+    with Ledger(target.directory, tiles, take_over=take_over) as ledger:
+        summary = _run(target, run, ledger, workers, allow_partial)
+        ledger.remove(target.checksums / "ledger" if keep_ledger else None)
+    if target.directory != job.directory:
+        swap_labels(target.directory, job.directory)
+    _announce(job)
+    return replace(summary, labels=str(job.directory))
 
 
 def repair(
@@ -390,27 +432,23 @@ def repair(
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
-    directory = _prepare(image, opened, labels, output, options).directory
+    directory = prepare_job(image, opened, labels, output, options).directory
     checksums = read_checksums(find_checksums(directory))
     kept = copied_provenance(checksums) or published_provenance(directory)
     if not kept:
         raise OutputError(f"the metadata of {directory} is lost; start anew with --overwrite")
     options = replace(options, tile=kept["plan"]["tile"])
-    if statistics := kept["fingerprint"].get(STATISTICS):
-        opened = with_statistics(opened, statistics)
-    job = _prepare(image, opened, labels, output, options)
+    job = prepare_job(image, opened, labels, output, options)
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
-        workers = _agree(client, cluster, job)
-        fingerprint = _with_known_statistics(
-            job.fingerprint(workers.precision), kept["fingerprint"]
-        )
+        workers = agree_on_workers(client, cluster, job)
+        job = with_known_statistics(job, client, workers, kept, report)
+        fingerprint = job.fingerprint(workers.precision)
         refuse_other_run(*_but_for_mended(kept, fingerprint), job.directory)
-        model_for_workers = job.worker_model(workers, inference_threads(cluster))
-        run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+        on_workers = job.worker_model(workers, inference_threads(cluster))
         with (
-            _model_on_workers(client, run.name, model_for_workers),
-            Ledger(job.directory, job.ledger_fingerprint(fingerprint, workers)) as ledger,
+            model_on_workers(client, on_workers, report) as run,
+            Ledger(job.directory, job.ledger_fingerprint(workers)) as ledger,
         ):
             ledger.believe(_intact(job, checksums, kept))
             summary = _repair(job, run, ledger, {**kept, "fingerprint": fingerprint})
@@ -451,10 +489,10 @@ def _intact(job: _Job, checksums: Checksums, provenance: Mapping[str, Any]) -> I
 
 def _repair(job: _Job, run: _Run, ledger: Ledger, provenance: Mapping[str, Any]) -> RunSummary:
     volume = replace(job.volume, publishing="replace")
-    skipped = len(ledger.finished(job.plan.source.level))
+    earlier = frozenset(ledger.finished(job.plan.source.level))
     started = time.perf_counter()
     _compute_labels(job, run, volume, ledger, allow_partial=False)
-    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+    summary = _summarise(job, ledger, earlier, time.perf_counter() - started)
     whole = {**provenance["summary"], "shares": summary.shares, "quarantined": []}
     _publish(job, volume, ledger, {**provenance, "summary": whole})
     return replace(summary, status="repaired")
@@ -473,29 +511,50 @@ def _place(job: _Job, tiles: Mapping[str, Any], overwrite: bool, take_over: bool
     return replace(job, directory=beside)
 
 
-def _with_known_statistics(
-    fingerprint: Mapping[str, Any], kept: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """With the statistics of finished labels, which follow from the image and the model."""
-    return {**fingerprint, **({STATISTICS: kept[STATISTICS]} if STATISTICS in kept else {})}
+def with_known_statistics(
+    job: _Job,
+    client: "Client",
+    workers: "WorkerKind",
+    kept: Mapping[str, Any] | None,
+    report: Callable[[Progress], None] | None,
+) -> _Job:
+    """The job with the numbers of the whole image that its model needs, if it needs any.
+
+    They are those of the finished labels, or of the run that is resumed, or measured now.
+
+    Args:
+        job: without them.
+        client: of the workers.
+        workers: what they are.
+        kept: provenance of the finished labels, if there are any.
+        report: told of the measuring.
+    """
+    if not job.description.whole_image_steps:
+        return job
+    fingerprint = job.fingerprint(workers.precision)
+    unfinished = map(unfinished_fingerprint, (job.directory, beside_labels(job.directory)))
+    found = [
+        (kept or {}).get("fingerprint", {}).get(STATISTICS),
+        *(stored_statistics(earlier, fingerprint) for earlier in unfinished),
+    ]
+    statistics = next(filter(None, found), None) or _measure(job, client, report)
+    return replace(job, model=with_statistics(job.model, statistics), statistics=statistics)
 
 
-def _statistics(job: _Job, run: _Run, fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Numbers of the whole image: those of the run that is resumed, or measured now."""
-    for directory in (job.directory, beside_labels(job.directory)):
-        stored = stored_statistics(unfinished_fingerprint(directory), fingerprint)
-        if stored is not None:
-            return stored
+def _measure(
+    job: _Job, client: "Client", report: Callable[[Progress], None] | None
+) -> list[dict[str, Any]]:
+    run = _Run(client, f"statistics-{uuid.uuid4().hex[:12]}", report)
     source = job.plan.source
 
     def tell(done: int, total: int, pixels: int) -> None:
         _report(run, "statistics", done, total, pixels)
 
     pixels = job.image.pixels(source.level)
-    return measure_statistics(job.model, pixels, source.planes, run.client, run.name, tell)
+    return measure_statistics(job.model, pixels, source.planes, client, run.name, tell)
 
 
-def _prepare(
+def prepare_job(
     image: str | Path,
     model: Model,
     labels: str | None,
@@ -510,12 +569,13 @@ def _prepare(
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = Path(output).resolve() if output is not None else image / "labels" / name
-    planned = _make_plan(opened, model, options)
+    planned, mask = _make_plan(opened, model, options)
     return _Job(
         image=opened,
         model=model,
-        options=options,
+        options=replace(options, mask=absolute_source(options.mask)),
         plan=planned,
+        mask=mask,
         name=name,
         directory=directory,
         inside=output is None,
@@ -523,10 +583,11 @@ def _prepare(
     )
 
 
-def _make_plan(image: Image, model: Model, options: RunOptions) -> Plan:
+def _make_plan(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mask | None]:
     description = model.description
     resolution = _choose_resolution(image, description, options)
     number = image.level_number(resolution.level)
+    _refuse_to_mix(image, resolution)
     level = image.levels[number]
     description.check_channels(image.channels, image.location)
     source = Source(
@@ -551,7 +612,24 @@ def _make_plan(image: Image, model: Model, options: RunOptions) -> Plan:
         statistics=bool(description.whole_image_steps),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
-    return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    mask = read_mask(options.mask, image, number, plan.halo)
+    return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
+
+
+def _refuse_to_mix(image: Image, resolution: Resolution) -> None:
+    """Resampling would mix pixels without data with others, before anybody could tell them.
+
+    Raises:
+        OptionError: if the level that is to be resampled declares such pixels.
+    """
+    nodata = image.nodata(resolution.level)
+    if resolution.step is not None and nodata is not None:
+        raise OptionError(
+            f"{image.location} declares pixels without data (_FillValue {nodata:g}), which "
+            f"resampling would mix with the others; use --level {resolution.level}, which shows "
+            "them as they are"
+        )
 
 
 def _choose_resolution(image: Image, description: Description, options: RunOptions) -> Resolution:
@@ -584,7 +662,7 @@ def _blend_facts(blend: Blend | None) -> dict[str, Any] | None:
     return {"kind": blend.kind, "window": blend.window, "step": blend.step}
 
 
-def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
+def agree_on_workers(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind":
     """What all workers are; they must be of one kind, and see the image.
 
     Raises:
@@ -615,23 +693,26 @@ def _agree(client: "Client", cluster: ClusterOptions, job: _Job) -> "WorkerKind"
 
 
 @contextmanager
-def _model_on_workers(client: "Client", run: str, model: "WorkerModel") -> Iterator[None]:
-    """Every worker holds the model, under the name `run`, while the block lasts."""
+def model_on_workers(
+    client: "Client", model: "WorkerModel", report: Callable[[Progress], None] | None
+) -> Iterator[_Run]:
+    """Every worker holds the model while the block lasts."""
     from tilesegment.execution.worker import ModelPlugin
 
+    run = _Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
     try:
-        client.register_plugin(ModelPlugin(run, model), name=run)
-        yield
+        client.register_plugin(ModelPlugin(run.name, model), name=run.name)
+        yield run
     finally:
         with suppress(OSError, CancelledError):
-            client.unregister_worker_plugin(run)
+            client.unregister_worker_plugin(run.name)
 
 
 def _run(
-    job: _Job, run: _Run, ledger: Ledger, fingerprint: Mapping[str, Any], allow_partial: bool
+    job: _Job, run: _Run, ledger: Ledger, workers: "WorkerKind", allow_partial: bool
 ) -> RunSummary:
     volume = _choose_publishing(job.volume)
-    skipped = len(ledger.finished(job.plan.source.level))
+    earlier = frozenset(ledger.finished(job.plan.source.level))
     started = time.perf_counter()
     try:
         quarantined = _compute_labels(job, run, volume, ledger, allow_partial)
@@ -640,9 +721,9 @@ def _run(
             ledger.close()
             _remove(job)
         raise
-    summary = _summarise(job, ledger, skipped, time.perf_counter() - started)
+    summary = _summarise(job, ledger, earlier, time.perf_counter() - started)
     summary = replace(summary, quarantined=_places(job, quarantined))
-    _publish(job, volume, ledger, _provenance(fingerprint, summary, job.plan))
+    _publish(job, volume, ledger, _provenance(job, workers, summary))
     return summary
 
 
@@ -704,7 +785,7 @@ def _segment_tiles(job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger) ->
     finished, computed = len(done), 0
     _report(run, "tiles", finished, len(plan.grid), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, done, trouble, ledger.flush
+        run.client, plan, pixels, writer, run.name, done, trouble, ledger.flush, job.mask
     ):
         ledger.add(record)
         finished += 1
@@ -792,7 +873,7 @@ def _derive_levels(job: _Job, run: _Run, volume: LabelVolume, ledger: Ledger) ->
 
 def _report(
     run: _Run,
-    phase: Literal["statistics", "tiles", "levels"],
+    phase: Literal["statistics", "tiles", "levels", "windows"],
     done: int,
     total: int,
     pixels: int,
@@ -801,31 +882,40 @@ def _report(
         run.report(Progress(phase, done, total, pixels, run.client.dashboard_link))
 
 
-def _summarise(job: _Job, ledger: Ledger, skipped: int, seconds: float) -> RunSummary:
-    records = ledger.finished(job.plan.source.level).values()
-    counts = np.sum([record.counts for record in records], axis=0)
+def _summarise(job: _Job, ledger: Ledger, earlier: Collection[int], seconds: float) -> RunSummary:
+    """What was done; `earlier` are the numbers of tiles that an earlier run had finished."""
+    records = ledger.finished(job.plan.source.level)
+    counts = np.sum([record.counts for record in records.values()], axis=0)
     names = [item.name for item in job.description.classes]
     tiles = len(job.plan.grid)
-    computed = job.plan.pixels * (tiles - skipped) / tiles
+    work = Counter(record.work for number, record in records.items() if number not in earlier)
+    finished = job.plan.pixels * work.total() / tiles
     return RunSummary(
         status="done",
         labels=str(job.directory),
         tiles=tiles,
-        computed=tiles - skipped,
-        skipped=skipped,
+        computed=work["computed"],
+        skipped=len(earlier),
         seconds=round(seconds, 3),
-        megapixels_per_second=round(computed / 1e6 / seconds, 3),
+        megapixels_per_second=round(finished / 1e6 / seconds, 3),
         shares={
             name: round(float(count / counts.sum()), 6)
             for name, count in zip(names, counts, strict=True)
         },
+        reused=work["reused"],
+        masked=work["masked"],
     )
 
 
-def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan) -> dict[str, Any]:
+def _provenance(job: _Job, workers: "WorkerKind", summary: RunSummary) -> dict[str, Any]:
+    plan = job.plan
     return {
         "version": version("tilesegment"),
-        "fingerprint": dict(fingerprint),
+        "fingerprint": job.fingerprint(workers.precision),
+        "model": job.model.source,
+        "foreign": asdict(job.model.foreign),
+        "options": asdict(job.options),
+        "workers": asdict(workers),
         "summary": {**asdict(summary), "labels": Path(summary.labels).name},
         "plan": {
             "tile": plan.tile,
@@ -838,6 +928,86 @@ def _provenance(fingerprint: Mapping[str, Any], summary: RunSummary, plan: Plan)
     }
 
 
+def verify_labels(
+    job: _Job, run: _Run, workers: "WorkerKind", windows: int, seed: int
+) -> "Verification":
+    """Compute windows of the published labels again, on workers that hold the model.
+
+    Args:
+        job: what the labels were made with; its tile may be another one.
+        run: the workers.
+        workers: what they are.
+        windows: how many.
+        seed: of the choice of windows.
+
+    Raises:
+        QuarantineError: some tiles are background for want of better.
+    """
+    from tilesegment.execution.engine import check_windows
+    from tilesegment.execution.verification import Verification, WindowChecker
+
+    made = published_provenance(job.directory) or {}
+    _refuse_quarantined(job, made["summary"]["quarantined"])
+    job = _with_tile(job, made["plan"]["tile"])
+    plan, mask = job.plan, job.mask
+    checker = WindowChecker(plan, job.image.pixels(plan.source.level), job.volume, mask)
+    chosen = draw_windows(
+        plan.grid,
+        plan.network.geometry.alignment,
+        windows,
+        seed,
+        lambda plane, window: mask is None or mask.cover(plane, window) != "none",
+    )
+    checks = []
+    _report(run, "windows", 0, windows, 0)
+    for check in check_windows(run.client, checker, chosen, run.name):
+        checks.append(check)
+        pixels = sum(each.height * each.width for each in checks)
+        _report(run, "windows", len(checks), windows, pixels)
+    are_alike = made["workers"] == asdict(workers)
+    return Verification.of(checks, is_exact=are_alike and workers.precision == "float32")
+
+
+def refuse_fixed_input(model: Model) -> None:
+    """Refuse to verify with a network that cannot see more of a window than a tile does.
+
+    Raises:
+        OptionError: if it takes inputs of one size only.
+    """
+    if model.description.fixed_input is not None:
+        raise OptionError(
+            f"{model.source} takes inputs of {model.description.fixed_input} pixels only, so no "
+            "window can be computed otherwise than the run does; export it with dynamic sizes"
+        )
+
+
+def refuse_unequal(found: "Verification", directory: Path) -> None:
+    """Raise if stored labels are damaged, or differ from those that were computed again.
+
+    Raises:
+        VerificationError: naming where.
+    """
+    if found.damaged:
+        raise VerificationError(
+            f"{len(found.damaged)} objects of {directory} are damaged; run the command that made "
+            "them again with --repair"
+        )
+    if found.passed:
+        return
+    worst = max(found.differing_windows, key=lambda check: check.differing_labels)
+    raise VerificationError(
+        f"{directory}: {found.differing_labels:,} of {found.pixels:,} labels are not those that "
+        f"the model gives ({found.allowed_labels:,} may differ), most of them near row {worst.y}, "
+        f"column {worst.x} of plane {worst.plane}; look at them there, and compute them anew with "
+        "--overwrite"
+    )
+
+
+def _with_tile(job: _Job, tile: int) -> _Job:
+    """The job as it was run, with the tile size that the stored shards have."""
+    return replace(job, plan=replace(job.plan, tile=tile, output_chunk=chunk_of(tile)))
+
+
 def _complete(job: _Job, provenance: Mapping[str, Any], allow_partial: bool) -> RunSummary:
     """The summary of a label image that an earlier run has published.
 
@@ -847,11 +1017,8 @@ def _complete(job: _Job, provenance: Mapping[str, Any], allow_partial: bool) -> 
     clear_finished(job.directory)
     _announce(job)
     earlier = RunSummary(**provenance["summary"])
-    if earlier.quarantined and not allow_partial:
-        raise QuarantineError(
-            f"{job.directory} is complete but for {len(earlier.quarantined)} tiles that failed "
-            "everywhere; mend the cause and compute them with --repair"
-        )
+    if not allow_partial:
+        _refuse_quarantined(job, earlier.quarantined)
     return replace(
         earlier,
         status="already complete",
@@ -859,9 +1026,19 @@ def _complete(job: _Job, provenance: Mapping[str, Any], allow_partial: bool) -> 
         labels=str(job.directory),
         computed=0,
         skipped=earlier.tiles,
+        reused=0,
+        masked=0,
         seconds=0.0,
         megapixels_per_second=0.0,
     )
+
+
+def _refuse_quarantined(job: _Job, quarantined: Collection[Any]) -> None:
+    if quarantined:
+        raise QuarantineError(
+            f"{job.directory} is complete but for {len(quarantined)} tiles that failed "
+            "everywhere; mend the cause and compute them with --repair"
+        )
 
 
 def _remove(job: _Job) -> None:

@@ -1,0 +1,153 @@
+"""The proof on the user's own image: parts of a label image computed again, otherwise."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
+from tilesegment.errors import (
+    ClusterError,
+    InputError,
+    ModelError,
+    OptionError,
+    OutputConflictError,
+)
+from tilesegment.model import zoo
+from tilesegment.model.opening import Model, open_model
+from tilesegment.storage.labels import published_provenance
+from tilesegment.storage.ledger import refuse_other_run
+from tilesegment.usecases.deep import check_objects
+from tilesegment.usecases.segment import (
+    Progress,
+    agree_on_workers,
+    model_on_workers,
+    prepare_job,
+    refuse_fixed_input,
+    verify_labels,
+    with_known_statistics,
+)
+
+if TYPE_CHECKING:
+    from tilesegment.execution.verification import Verification
+
+
+def verify(
+    image: str | Path,
+    labels: str = zoo.DEFAULT,
+    *,
+    windows: int = 12,
+    seed: int = 0,
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    deep: bool = False,
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    report: Callable[[Progress], None] | None = None,
+) -> "Verification":
+    """Compute random windows of a label image again, and compare.
+
+    The windows lie across tile borders, tile corners and the image's rim. Each is computed as one
+    input, from a wider context than a tile has and from another origin on the network's grid, in
+    the precision of the run. Nothing is written.
+
+    With `deep` every stored object is compared with its checksum first; where some are damaged,
+    no window is computed, for it could only show the same.
+
+    Args:
+        image: path of the OME-Zarr image.
+        labels: name of the label image in it.
+        windows: how many; one costs up to five tiles.
+        seed: the same seed gives the same windows.
+        model: the model, if it is not where the run found it; must be the same file.
+        output: the store of the label image, if it is not in the image's own.
+        deep: compare every object with its checksum, too.
+        cluster: who computes.
+        report: called after each window.
+
+    Raises:
+        InputError: there are no such labels, or tilesegment has not made them.
+        ModelError: the model is not found.
+        OutputConflictError: the model or the image is another one than that of the labels.
+        ClusterError: there are no workers, or they lack the precision of the run.
+        QuarantineError: some tiles failed everywhere, and are background.
+        OutputError: there are no checksums, or an object cannot be read.
+    """
+    from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
+    from tilesegment.execution.verification import Verification
+
+    image = Path(image).resolve()
+    directory = Path(output).resolve() if output is not None else image / "labels" / labels
+    damaged = check_objects(directory).damaged if deep else ()
+    if damaged or not windows:
+        return replace(Verification.of([], True), damaged=tuple(item.key for item in damaged))
+    made = _how_it_was_made(directory)
+    options = replace(
+        RunOptions(**made["options"]),
+        tile=made["plan"]["tile"],
+        precision=made["fingerprint"]["precision"],
+    )
+    found = _find_model(made, model, directory, options.blend is not None)
+    refuse_fixed_input(found)
+    job = prepare_job(image, found, labels, output, options)
+    cluster = resolve_kind(cluster)
+    with open_cluster(cluster) as client:
+        try:
+            workers = agree_on_workers(client, cluster, job)
+        except OptionError as error:
+            raise ClusterError(
+                f"{directory} was computed in {options.precision}, which these workers cannot; "
+                "verify it on workers like those that made it"
+            ) from error
+        job = with_known_statistics(job, client, workers, made, report)
+        fingerprint = job.fingerprint(workers.precision)
+        refuse_other_run(made["fingerprint"], fingerprint, directory)
+        on_workers = job.worker_model(workers, inference_threads(cluster))
+        with model_on_workers(client, on_workers, report) as run:
+            return verify_labels(job, run, workers, windows, seed)
+
+
+def _how_it_was_made(directory: Path) -> Mapping[str, Any]:
+    """The provenance of a label image."""
+    made = published_provenance(directory)
+    if made is None:
+        raise InputError(
+            f"there is no label image at {directory}; `tilesegment info IMAGE` lists them, and "
+            "--labels names one"
+        )
+    if "options" not in made:
+        raise InputError(
+            f"{directory} was not made by tilesegment, or by an early version; it does not say how "
+            "it could be computed again"
+        )
+    return made
+
+
+def _find_model(
+    made: Mapping[str, Any], given: str | Path | None, directory: Path, blended: bool
+) -> Model:
+    """The model that made the labels.
+
+    Raises:
+        OutputConflictError: the one that was given is another.
+        ModelError: none was given, and it is not where it was, nor among the bundled ones.
+    """
+    wanted = made["fingerprint"]["model"]
+    foreign = ForeignOptions(**made["foreign"])
+    if given is not None:
+        model = open_model(given, foreign, blended=blended)
+        if model.identity["model"] != wanted:
+            raise OutputConflictError(
+                f"{directory} was made by the model {wanted}, and {given} is "
+                f"{model.identity['model']}; give the model of the labels, or none to have it found"
+            )
+        return model
+    for source in (made["model"], *zoo.names()):
+        with suppress(ModelError, OptionError):
+            model = open_model(source, foreign, blended=blended)
+            if model.identity["model"] == wanted:
+                return model
+    raise ModelError(
+        f"the model of {directory} was {made['model']}, which is gone or has changed; give it "
+        f"with --model ({wanted})"
+    )
