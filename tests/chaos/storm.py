@@ -36,11 +36,12 @@ import zarr
 from tilesegment.config import RunOptions
 from tilesegment.errors import TilesegmentError
 from tilesegment.model.file import METADATA_KEY
+from tilesegment.model.opening import open_model
 from tilesegment.storage.labels import LabelVolume, levels_to_derive
 from tilesegment.storage.ledger import Ledger, TileRecord, read_records, record_line
 from tilesegment.storage.pyramid import pool_by_mode
 from tilesegment.usecases.deep import check_objects
-from tilesegment.usecases.segment import _announce, _Job, _prepare, _publish
+from tilesegment.usecases.segment import _announce, _Job, _publish, prepare_job
 
 SIDE = 32 * 8
 TILE = 32
@@ -317,7 +318,7 @@ def _fork(
 def _drive(image: Path, model: Path, name: str, log: Path, noisy: bool, take_over: bool) -> None:
     """What `segment` does, with forked workers."""
     try:
-        job = _prepare(image, model, name, None, RunOptions(tile=TILE))
+        job = prepare_job(image, open_model(model), name, None, RunOptions(tile=TILE))
         if (job.directory / "zarr.json").exists():
             return
         with Ledger(job.directory, {"run": name}, take_over=take_over) as ledger:
