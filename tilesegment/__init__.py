@@ -32,8 +32,8 @@ _HOMES = {
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
     "open_image": "tilesegment.storage.image",
-    "plan": "tilesegment.usecases.segment",
-    "repair": "tilesegment.usecases.segment",
+    "plan": "tilesegment.usecases.plan",
+    "repair": "tilesegment.usecases.repair",
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
     "train": "tilesegment.usecases.train",
@@ -86,7 +86,9 @@ if TYPE_CHECKING:
     from tilesegment.usecases.check import check
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation
-    from tilesegment.usecases.segment import plan, repair, segment
+    from tilesegment.usecases.plan import plan
+    from tilesegment.usecases.repair import repair
+    from tilesegment.usecases.segment import segment
     from tilesegment.usecases.train import NetworkChoice, Sampling, Validation, train
     from tilesegment.usecases.verify import verify
 

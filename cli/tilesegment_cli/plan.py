@@ -44,8 +44,8 @@ def plan(
     for a cluster that is not this machine's cores.
     """
     from tilesegment.execution.cluster import memory_limit, resolve_kind
-    from tilesegment.usecases.segment import estimate_seconds
-    from tilesegment.usecases.segment import plan as make_plan
+    from tilesegment.usecases.plan import estimate_seconds
+    from tilesegment.usecases.plan import plan as make_plan
 
     planned = make_plan(image, model, options, foreign)
     chosen = resolve_kind(cluster)

@@ -22,7 +22,7 @@ from rich.progress import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tilesegment.usecases.segment import Progress as RunProgress
+    from tilesegment.usecases.workers import Progress as RunProgress
 
 _PHASES = {
     "statistics": "Statistics",

@@ -15,7 +15,7 @@ from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
-    from tilesegment.usecases.segment import RunSummary
+    from tilesegment.usecases.job import RunSummary
 
 
 @click.command(
@@ -95,7 +95,7 @@ def run(
     4 stopped before the end, run again to resume; 5 some tiles failed everywhere;
     75 stopped by a batch system (SIGTERM), run again to resume.
     """
-    from tilesegment.usecases.segment import repair as repair_labels
+    from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
     if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):

@@ -73,7 +73,7 @@ def verify(
     Exit codes: 0 equal; 1 labels differ or are damaged, or an error; 2 usage; 3 the image or the
     model is another one than that of the labels; 5 some tiles failed everywhere.
     """
-    from tilesegment.usecases.segment import refuse_unequal
+    from tilesegment.usecases.verify import refuse_unequal
     from tilesegment.usecases.verify import verify as verify_labels
 
     with show_run() as report:

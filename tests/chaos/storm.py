@@ -41,7 +41,8 @@ from tilesegment.storage.labels import LabelVolume, levels_to_derive
 from tilesegment.storage.ledger import Ledger, TileRecord, read_records, record_line
 from tilesegment.storage.pyramid import pool_by_mode
 from tilesegment.usecases.deep import check_objects
-from tilesegment.usecases.segment import _announce, _Job, _publish, prepare_job
+from tilesegment.usecases.job import Job, prepare_job
+from tilesegment.usecases.labelling import announce, publish
 
 SIDE = 32 * 8
 TILE = 32
@@ -324,14 +325,14 @@ def _drive(image: Path, model: Path, name: str, log: Path, noisy: bool, take_ove
         with Ledger(job.directory, {"run": name}, take_over=take_over) as ledger:
             _fill(job, ledger, log, noisy)
             summary = {"summary": {}, "fingerprint": {"run": name}}
-            _publish(job, job.volume, ledger, summary)
+            publish(job, job.volume, ledger, summary)
             ledger.remove()
-        _announce(job)
+        announce(job)
     except TilesegmentError:
         os._exit(1)
 
 
-def _fill(job: _Job, ledger: Ledger, log: Path, noisy: bool) -> None:
+def _fill(job: Job, ledger: Ledger, log: Path, noisy: bool) -> None:
     volume = job.volume
     for level, neighbour in [(0, -1), *levels_to_derive(LEVELS, 0)]:
         while missing := _missing(volume, level, ledger):

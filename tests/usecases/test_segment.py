@@ -30,7 +30,7 @@ from tilesegment.errors import (
 )
 from tilesegment.execution.cluster import open_cluster
 from tilesegment.storage.ledger import read_records
-from tilesegment.usecases.segment import Progress
+from tilesegment.usecases.workers import Progress
 
 MakeModel = Callable[..., Path]
 OPTIONS = RunOptions(tile=32, precision="float32")

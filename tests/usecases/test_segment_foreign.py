@@ -14,8 +14,8 @@ from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import OptionError, OutputConflictError
 from tilesegment.model.opening import Model, open_model
 from tilesegment.model.predictor import Predictor
-from tilesegment.usecases.segment import Progress
 from tilesegment.usecases.statistics import with_statistics
+from tilesegment.usecases.workers import Progress
 
 LOGITS = ForeignOptions(threshold=0)
 

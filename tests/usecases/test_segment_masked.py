@@ -20,7 +20,7 @@ from tilesegment.model.file import save_model
 from tilesegment.storage.image import open_image
 from tilesegment.storage.masks import read_mask
 from tilesegment.tiling import Window
-from tilesegment.usecases.segment import RunSummary
+from tilesegment.usecases.job import RunSummary
 
 MakeModel = Callable[..., Path]
 

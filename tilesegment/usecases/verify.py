@@ -1,8 +1,8 @@
 """The proof on the user's own image: parts of a label image computed again, otherwise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +13,29 @@ from tilesegment.errors import (
     ModelError,
     OptionError,
     OutputConflictError,
+    QuarantineError,
+    VerificationError,
 )
 from tilesegment.model import zoo
 from tilesegment.model.opening import Model, open_model
+from tilesegment.sampling import draw_windows
 from tilesegment.storage.labels import published_provenance
 from tilesegment.storage.ledger import refuse_other_run
+from tilesegment.tiling import chunk_of
 from tilesegment.usecases.deep import check_objects
-from tilesegment.usecases.segment import (
+from tilesegment.usecases.job import Job, prepare_job
+from tilesegment.usecases.workers import (
     Progress,
+    Run,
     agree_on_workers,
     model_on_workers,
-    prepare_job,
-    refuse_fixed_input,
-    verify_labels,
+    report_progress,
     with_known_statistics,
 )
 
 if TYPE_CHECKING:
     from tilesegment.execution.verification import Verification
+    from tilesegment.execution.worker import WorkerKind
 
 
 def verify(
@@ -151,3 +156,91 @@ def _find_model(
         f"the model of {directory} was {made['model']}, which is gone or has changed; give it "
         f"with --model ({wanted})"
     )
+
+
+def verify_labels(
+    job: Job, run: Run, workers: "WorkerKind", windows: int, seed: int
+) -> "Verification":
+    """Compute windows of the published labels again, on workers that hold the model.
+
+    Args:
+        job: what the labels were made with; its tile may be another one.
+        run: the workers.
+        workers: what they are.
+        windows: how many.
+        seed: of the choice of windows.
+
+    Raises:
+        QuarantineError: some tiles are background for want of better.
+    """
+    from tilesegment.execution.engine import check_windows
+    from tilesegment.execution.verification import Verification, WindowChecker
+
+    made = published_provenance(job.directory) or {}
+    _refuse_quarantined(job, made["summary"]["quarantined"])
+    job = _with_tile(job, made["plan"]["tile"])
+    plan, mask = job.plan, job.mask
+    checker = WindowChecker(plan, job.image.pixels(plan.source.level), job.volume, mask)
+    chosen = draw_windows(
+        plan.grid,
+        plan.network.geometry.alignment,
+        windows,
+        seed,
+        lambda plane, window: mask is None or mask.cover(plane, window) != "none",
+    )
+    checks = []
+    report_progress(run, "windows", 0, windows, 0)
+    for check in check_windows(run.client, checker, chosen, run.name):
+        checks.append(check)
+        pixels = sum(each.height * each.width for each in checks)
+        report_progress(run, "windows", len(checks), windows, pixels)
+    are_alike = made["workers"] == asdict(workers)
+    return Verification.of(checks, is_exact=are_alike and workers.precision == "float32")
+
+
+def refuse_fixed_input(model: Model) -> None:
+    """Refuse to verify with a network that cannot see more of a window than a tile does.
+
+    Raises:
+        OptionError: if it takes inputs of one size only.
+    """
+    if model.description.fixed_input is not None:
+        raise OptionError(
+            f"{model.source} takes inputs of {model.description.fixed_input} pixels only, so no "
+            "window can be computed otherwise than the run does; export it with dynamic sizes"
+        )
+
+
+def refuse_unequal(found: "Verification", directory: Path) -> None:
+    """Raise if stored labels are damaged, or differ from those that were computed again.
+
+    Raises:
+        VerificationError: naming where.
+    """
+    if found.damaged:
+        raise VerificationError(
+            f"{len(found.damaged)} objects of {directory} are damaged; run the command that made "
+            "them again with --repair"
+        )
+    if found.passed:
+        return
+    worst = max(found.differing_windows, key=lambda check: check.differing_labels)
+    raise VerificationError(
+        f"{directory}: {found.differing_labels:,} of {found.pixels:,} labels are not those that "
+        f"the model gives ({found.allowed_labels:,} may differ), most of them near row {worst.y}, "
+        f"column {worst.x} of plane {worst.plane}; look at them there, and compute them anew with "
+        "--overwrite"
+    )
+
+
+def _with_tile(job: Job, tile: int) -> Job:
+    """The job as it was run, with the tile size that the stored shards have."""
+    return replace(job, plan=replace(job.plan, tile=tile, output_chunk=chunk_of(tile)))
+
+
+def _refuse_quarantined(job: Job, quarantined: Collection[Any]) -> None:
+    if quarantined:
+        raise QuarantineError(
+            f"{job.directory} is complete but for {len(quarantined)} tiles that failed "
+            "everywhere; mend the cause and compute them with --repair"
+        )

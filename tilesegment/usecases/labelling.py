@@ -1,0 +1,231 @@
+"""From a job to published labels: tiles, levels, checksums, metadata."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilesegment.errors import OutputConflictError, QuarantineError
+from tilesegment.retry import Failure, Trouble
+from tilesegment.storage.checksums import write_copies, write_objects
+from tilesegment.storage.inventory import write_absent
+from tilesegment.storage.labels import (
+    LabelVolume,
+    levels_to_derive,
+    list_labels,
+    refresh_consolidated,
+    remove_labels,
+)
+from tilesegment.storage.ledger import Ledger, TileRecord
+from tilesegment.storage.objects import can_link, write_failed
+from tilesegment.usecases.job import Job, RunSummary, blend_facts
+from tilesegment.usecases.workers import Run, report_progress
+
+if TYPE_CHECKING:
+    from tilesegment.execution.worker import WorkerKind
+
+_TOLD_TILES = 10
+"""Quarantined tiles that an error names; the labels' metadata name all."""
+
+
+def compute_labels(
+    job: Job, run: Run, volume: LabelVolume, ledger: Ledger, allow_partial: bool
+) -> dict[int, Failure]:
+    """Compute all that the ledger lacks; returns the last failure of each tile given up.
+
+    Raises:
+        OutputConflictError: if the image was changed meanwhile.
+    """
+    quarantined = _segment_tiles(job, run, volume, ledger)
+    ledger.flush()
+    if quarantined:
+        _quarantine(job, volume, ledger, quarantined, allow_partial)
+    _derive_levels(job, run, volume, ledger)
+    if job.image.inventory(job.plan.source.level).times != job.inventory.times:
+        raise OutputConflictError(
+            f"{job.image.location} was changed while it was segmented; start anew with --overwrite"
+        )
+    return quarantined
+
+
+def choose_publishing(volume: LabelVolume) -> LabelVolume:
+    """Workers name their objects themselves, where the file system can do so exclusively."""
+    try:
+        return volume if can_link(volume.directory) else replace(volume, publishing="driver")
+    except OSError as error:
+        raise write_failed(error, volume.directory) from error
+
+
+def publish(job: Job, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
+    """Checksums first, then the metadata: the label image appears whole, or not at all."""
+    ledger.flush()
+    provenance = {**provenance, "checksums": write_objects(job.checksums, ledger.done.values())}
+    write_copies(job.checksums, volume.final_documents(provenance))
+    volume.publish(provenance)
+
+
+def announce(job: Job) -> None:
+    """Let readers of the image find its new labels."""
+    if job.inside:
+        list_labels(job.directory.parent, job.name, job.image.version)
+        refresh_consolidated(job.directory.parent.parent)
+
+
+def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> dict[int, Failure]:
+    """Segment what the ledger lacks; returns the last failure of each tile that is given up."""
+    from tilesegment.execution.engine import segment_tiles
+    from tilesegment.execution.worker import TileWriter
+
+    plan = job.plan
+    level = plan.source.level
+    values = tuple(item.value for item in job.description.classes)
+    writer = TileWriter(volume, level, values, plan.resampling)
+    absent = write_absent(ledger.directory, job.inventory)
+    pixels = job.image.pixels(level, absent)
+    done, trouble = set(ledger.finished(level)), Trouble()
+    finished, computed = len(done), 0
+    report_progress(run, "tiles", finished, len(plan.grid), 0)
+    for record in segment_tiles(
+        run.client, plan, pixels, writer, run.name, done, trouble, ledger.flush, job.mask
+    ):
+        ledger.add(record)
+        finished += 1
+        computed += sum(record.counts)
+        report_progress(run, "tiles", finished, len(plan.grid), computed)
+    quarantined = trouble.quarantined()
+    if quarantined and not finished:
+        raise next(iter(quarantined.values())).error
+    return quarantined
+
+
+def _quarantine(
+    job: Job,
+    volume: LabelVolume,
+    ledger: Ledger,
+    quarantined: Mapping[int, Failure],
+    allow_partial: bool,
+) -> None:
+    """Write background where tiles failed everywhere, if the user allows it.
+
+    Raises:
+        QuarantineError: if not; the message names the tiles.
+    """
+    if not allow_partial:
+        told = "; ".join(
+            f"rows {place['rows'][0]} to {place['rows'][1]}, columns {place['columns'][0]} to "
+            f"{place['columns'][1]} of plane {place['plane']}: {place['reason']}"
+            for place in quarantined_places(job, quarantined)[:_TOLD_TILES]
+        )
+        raise QuarantineError(
+            f"{len(quarantined)} of {len(job.plan.grid)} tiles failed everywhere ({told}); all "
+            "others are kept. Run the same command again, or publish with background there "
+            "(--allow-partial) and compute them with --repair once the cause is mended"
+        )
+    level, grid = job.plan.source.level, job.plan.grid
+    nothing = (0,) * len(job.description.classes)
+    for number in quarantined:
+        tile = grid.tile_at(number)
+        window = grid.write_window(tile)
+        background = np.zeros((window.height, window.width), job.description.label_dtype)
+        written = volume.write(level, tile.plane, window, background)
+        ledger.add(TileRecord(number, nothing, level, written.objects))
+
+
+def quarantined_places(job: Job, quarantined: Mapping[int, Failure]) -> tuple[dict[str, Any], ...]:
+    """Where the quarantined tiles lie, and what was wrong with them; JSON."""
+    places = []
+    for number, failure in sorted(quarantined.items()):
+        tile = job.plan.grid.tile_at(number)
+        rows, columns = job.plan.grid.write_window(tile).slices
+        places.append(
+            {
+                "tile": number,
+                "plane": tile.plane,
+                "rows": [rows.start, rows.stop],
+                "columns": [columns.start, columns.stop],
+                "reason": str(failure.error),
+            }
+        )
+    return tuple(places)
+
+
+def _derive_levels(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> None:
+    from tilesegment.execution.engine import derive_levels
+
+    steps = list(levels_to_derive(len(volume.arrays), job.plan.source.level))
+    grids = {level: volume.grid(level, job.plan.tile) for level, _ in steps}
+    total = sum(map(len, grids.values()))
+    finished = pixels = 0
+    for level, neighbour in steps:
+        done, trouble = set(ledger.finished(level)), Trouble()
+        finished += len(done)
+        for record in derive_levels(
+            run.client, volume, level, neighbour, job.plan.tile, run.name, done, trouble,
+            ledger.flush,
+        ):  # fmt: skip
+            ledger.add(record)
+            finished += 1
+            window = grids[level].write_window(grids[level].tile_at(record.number))
+            pixels += window.height * window.width
+            report_progress(run, "levels", finished, total, pixels)
+        for failure in trouble.quarantined().values():
+            raise failure.error
+
+
+def summarise(job: Job, ledger: Ledger, earlier: Collection[int], seconds: float) -> RunSummary:
+    """What was done; `earlier` are the numbers of tiles that an earlier run had finished."""
+    records = ledger.finished(job.plan.source.level)
+    counts = np.sum([record.counts for record in records.values()], axis=0)
+    names = [item.name for item in job.description.classes]
+    tiles = len(job.plan.grid)
+    work = Counter(record.work for number, record in records.items() if number not in earlier)
+    finished = job.plan.pixels * work.total() / tiles
+    return RunSummary(
+        status="done",
+        labels=str(job.directory),
+        tiles=tiles,
+        computed=work["computed"],
+        skipped=len(earlier),
+        seconds=round(seconds, 3),
+        megapixels_per_second=round(finished / 1e6 / seconds, 3),
+        shares={
+            name: round(float(count / counts.sum()), 6)
+            for name, count in zip(names, counts, strict=True)
+        },
+        reused=work["reused"],
+        masked=work["masked"],
+    )
+
+
+def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[str, Any]:
+    plan = job.plan
+    return {
+        "version": version("tilesegment"),
+        "fingerprint": job.fingerprint(workers.precision),
+        "model": job.model.source,
+        "foreign": asdict(job.model.foreign),
+        "options": asdict(job.options),
+        "workers": asdict(workers),
+        "summary": {**asdict(summary), "labels": Path(summary.labels).name},
+        "plan": {
+            "tile": plan.tile,
+            "halo": plan.halo,
+            "level": plan.source.level,
+            "resampled_by": plan.source.step,
+            "reason": plan.source.reason,
+            "blend": blend_facts(plan.network.blend),
+        },
+    }
+
+
+def remove_unpublished(job: Job) -> None:
+    """Delete labels that never were published, and the labels group if it becomes empty."""
+    remove_labels(job.directory)
+    if job.inside:
+        with suppress(OSError):
+            job.directory.parent.rmdir()

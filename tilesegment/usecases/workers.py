@@ -1,0 +1,146 @@
+"""Who executes a job: workers of one kind, that hold its model."""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from tilesegment.config import ClusterOptions
+from tilesegment.errors import ClusterError
+from tilesegment.storage.labels import beside_labels
+from tilesegment.storage.ledger import unfinished_fingerprint
+from tilesegment.usecases.job import Job
+from tilesegment.usecases.statistics import FIELD as STATISTICS
+from tilesegment.usecases.statistics import measure_statistics, stored_statistics, with_statistics
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from tilesegment.execution.worker import WorkerKind, WorkerModel
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; handed to the caller after every tile."""
+
+    phase: Literal["statistics", "tiles", "levels", "windows"]
+    done: int
+    total: int
+    """Tiles of this phase."""
+    pixels: int
+    """Pixels of the tiles that this run has computed in this phase."""
+    dashboard: str | None
+    """Address of dask's dashboard."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The execution of a job."""
+
+    client: "Client"
+    name: str
+    """New for each run, so that dask never returns an older result."""
+    report: Callable[[Progress], None] | None
+
+
+def report_progress(
+    run: Run,
+    phase: Literal["statistics", "tiles", "levels", "windows"],
+    done: int,
+    total: int,
+    pixels: int,
+) -> None:
+    if run.report is not None:
+        run.report(Progress(phase, done, total, pixels, run.client.dashboard_link))
+
+
+def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "WorkerKind":
+    """What all workers are; they must be of one kind, and see the image.
+
+    Raises:
+        ClusterError: if they differ, for their results would too; or if one lacks what it needs.
+    """
+    from tilesegment.execution.worker import WorkerKind, describe_worker
+
+    precision = job.description.precision(job.options.precision)
+    answers = client.run(describe_worker, cluster.kind, precision, job.image.location)
+    blind = [address for address, (_, sees) in answers.items() if not sees]
+    if blind:
+        raise ClusterError(
+            f"the workers at {', '.join(blind)} do not see {job.image.location}; put the image "
+            "where all workers find it under one path"
+        )
+    kinds = Counter(kind for kind, _ in answers.values())
+    if len(kinds) > 1:
+        found = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
+        raise ClusterError(
+            f"the workers differ ({found}), and so would their results; use workers of one kind"
+        )
+    kind: WorkerKind = next(iter(kinds))
+    if cluster.kind == "gpu" and kind.device != "cuda":
+        raise ClusterError(
+            f"torch {kind.torch} cannot use the GPU here; install a CUDA build of torch"
+        )
+    return kind
+
+
+@contextmanager
+def model_on_workers(
+    client: "Client", model: "WorkerModel", report: Callable[[Progress], None] | None
+) -> Iterator[Run]:
+    """Every worker holds the model while the block lasts."""
+    from tilesegment.execution.worker import ModelPlugin
+
+    run = Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+    try:
+        client.register_plugin(ModelPlugin(run.name, model), name=run.name)
+        yield run
+    finally:
+        with suppress(OSError, CancelledError):
+            client.unregister_worker_plugin(run.name)
+
+
+def with_known_statistics(
+    job: Job,
+    client: "Client",
+    workers: "WorkerKind",
+    kept: Mapping[str, Any] | None,
+    report: Callable[[Progress], None] | None,
+) -> Job:
+    """The job with the numbers of the whole image that its model needs, if it needs any.
+
+    They are those of the finished labels, or of the run that is resumed, or measured now.
+
+    Args:
+        job: without them.
+        client: of the workers.
+        workers: what they are.
+        kept: provenance of the finished labels, if there are any.
+        report: told of the measuring.
+    """
+    if not job.description.whole_image_steps:
+        return job
+    fingerprint = job.fingerprint(workers.precision)
+    unfinished = map(unfinished_fingerprint, (job.directory, beside_labels(job.directory)))
+    found = [
+        (kept or {}).get("fingerprint", {}).get(STATISTICS),
+        *(stored_statistics(earlier, fingerprint) for earlier in unfinished),
+    ]
+    statistics = next(filter(None, found), None) or _measure(job, client, report)
+    return replace(job, model=with_statistics(job.model, statistics), statistics=statistics)
+
+
+def _measure(
+    job: Job, client: "Client", report: Callable[[Progress], None] | None
+) -> list[dict[str, Any]]:
+    run = Run(client, f"statistics-{uuid.uuid4().hex[:12]}", report)
+    source = job.plan.source
+
+    def tell(done: int, total: int, pixels: int) -> None:
+        report_progress(run, "statistics", done, total, pixels)
+
+    pixels = job.image.pixels(source.level)
+    return measure_statistics(job.model, pixels, source.planes, client, run.name, tell)
