@@ -13,8 +13,7 @@ from tilesegment.geometry import YX
 from tilesegment.mask import Mask
 from tilesegment.model.file import Description
 from tilesegment.model.opening import Model
-from tilesegment.planning import Network, Plan, Source
-from tilesegment.planning import make_plan as plan_run
+from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.storage.checksums import checksums_folder
 from tilesegment.storage.image import Image, open_image
@@ -164,7 +163,7 @@ def prepare_job(
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = Path(output).resolve() if output is not None else image / "labels" / name
-    planned, mask = make_plan(opened, model, options)
+    planned, mask = plan_job(opened, model, options)
     return Job(
         image=opened,
         model=model,
@@ -178,7 +177,7 @@ def prepare_job(
     )
 
 
-def make_plan(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mask | None]:
+def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mask | None]:
     description = model.description
     resolution = _choose_resolution(image, description, options)
     number = image.level_number(resolution.level)
@@ -207,7 +206,7 @@ def make_plan(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Ma
         statistics=bool(description.whole_image_steps),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
-    plan = plan_run(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
     mask = read_mask(options.mask, image, number, plan.halo)
     return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
 

@@ -11,7 +11,7 @@ from tilesegment.model.opening import open_model
 from tilesegment.model.preprocessing import Scale
 from tilesegment.planning import Plan
 from tilesegment.storage.image import open_image
-from tilesegment.usecases.job import make_plan
+from tilesegment.usecases.job import plan_job
 
 _TIMED_TILE = 512
 
@@ -36,7 +36,7 @@ def plan(
         InputError, ModelError, OptionError: as `segment`.
     """
     opened = open_model(model, foreign, blended=options.blend is not None)
-    return make_plan(open_image(image), opened, options)[0]
+    return plan_job(open_image(image), opened, options)[0]
 
 
 def estimate_seconds(
