@@ -1,8 +1,8 @@
 """Labels that differ from one pass over the whole image, and the speed, beside other tools.
 
     pip install --no-deps --target RIVALS monai==1.6.1 torch-em==0.10.9 geo-inference==3.2.4 \
-        bioimage-cpp==0.9.0 tqdm ttach rioxarray xarray pystac requests charset-normalizer idna \
-        urllib3 certifi omegaconf hydra-core antlr4-python3-runtime==4.9.3 rtree colorlog
+        bioimage-cpp==0.9.0 tqdm ttach rioxarray xarray pystac==1.12.2 requests charset-normalizer \
+        idna urllib3 certifi omegaconf hydra-core antlr4-python3-runtime==4.9.3 rtree colorlog
     PYTHONPATH=RIVALS python benchmarks/seams.py [--side 2000] [--runs 3]
 
 A tool that is not installed is left out. All are given the same weights (random, "same" padding:
