@@ -117,7 +117,7 @@ def unet_geometry(
     """Geometry of the U-Net of `tilesegment.model.unet` (Ronneberger et al. 2015, figure 1).
 
     >>> unet_geometry(depth=4)
-    NetworkGeometry(border=92, alignment=16, loss=92, residue=12)
+    NetworkGeometry(border=92, alignment=16, loss=92, residue=12, extra_loss=0)
     """
     alignment = 2**depth
     if padding == "same":

@@ -41,8 +41,8 @@ class Backoff:
             failures: so far, at least 1.
             jitter: from 0 to 1; many workers that failed together must not come back together.
 
-        >>> [Backoff(tries=4).pause(failures, jitter=1) for failures in (1, 2, 3, 4)]
-        [0.1, 0.30000000000000004, 0.9000000000000001, None]
+        >>> [Backoff(tries=3, first_seconds=1).pause(failures, jitter=1) for failures in (1, 2, 3)]
+        [1.0, 3.0, None]
         """
         if failures >= self.tries:
             return None
@@ -113,6 +113,8 @@ class Trouble:
     """The failures of a run, and what follows from them."""
 
     limits: Limits = Limits()
+    resumed: bool = False
+    """Whether tiles were finished before: then those that fail now are to blame, not the run."""
     retired: set[str] = field(default_factory=set)
     _failures: dict[int, list[Failure]] = field(default_factory=lambda: defaultdict(list))
     _successes: Counter[str] = field(default_factory=Counter)
@@ -148,7 +150,7 @@ class Trouble:
 
         What was lost once with a worker says nothing: that takes many tiles with it.
         """
-        if self._successes.total():
+        if self.resumed or self._successes.total():
             return False
         told = sum(
             any(item.worker is not None for item in failures)

@@ -76,7 +76,7 @@ def test_a_run_says_what_is_lost_and_does_not_mix_with_another(
     with caplog.at_level(logging.WARNING):
         ts.segment(image, model, options=options, cluster=cluster)
     assert "not those of one forward pass over the image" in caplog.text
-    with pytest.raises(OutputConflictError, match="blend: .* there, null now"):
+    with pytest.raises(OutputConflictError, match="blend.kind: mean there, null now"):
         ts.segment(image, model, options=RunOptions(precision="float32"), cluster=cluster)
 
 

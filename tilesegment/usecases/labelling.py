@@ -87,7 +87,8 @@ def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> d
     writer = TileWriter(volume, level, values, plan.resampling)
     absent = write_absent(ledger.directory, job.inventory)
     pixels = job.image.pixels(level, absent)
-    done, trouble = set(ledger.finished(level)), Trouble()
+    done = set(ledger.finished(level))
+    trouble = Trouble(resumed=bool(done))
     finished, computed = len(done), 0
     report_progress(run, "tiles", finished, len(plan.grid), 0)
     for record in segment_tiles(
