@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -89,7 +88,7 @@ def verify(
             report=report,
         )
     click.echo(json.dumps(asdict(found)) if as_json else _text(found))
-    refuse_unequal(found, Path(output or f"{image}/labels/{labels}"))
+    refuse_unequal(found, output or f"{image}/labels/{labels}")
 
 
 def _text(found: "Verification") -> str:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ import zarr
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import StorePath
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX, Spacing
@@ -26,6 +25,7 @@ from tilesegment.retry import is_transient
 from tilesegment.storage.inventory import Inventory, take_inventory
 from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
+from tilesegment.storage.remote import Location, locate, zarr_store
 from tilesegment.storage.stores import LostObjectError, StrictStore, open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
@@ -141,7 +141,7 @@ class Image:
         ome = attributes.get("ome", attributes)
         return [str(name) for name in ome.get("labels", [])]
 
-    def pixels(self, level: int, absent: Path | None = None) -> "MirroredPixels":
+    def pixels(self, level: int, absent: Location | None = None) -> "MirroredPixels":
         """The pixels of a level, extended by mirroring.
 
         Args:
@@ -151,7 +151,7 @@ class Image:
         """
         array = self.group[self.levels[level].path]
         if absent is not None:
-            store = StrictStore(LocalStore(self.location, read_only=True), absent)
+            store = StrictStore(zarr_store(locate(self.location)), absent)
             array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
 
@@ -161,7 +161,7 @@ class Image:
         Raises:
             InputError: if one lies outside the image, behind a symbolic link.
         """
-        return take_inventory(self.group[self.levels[level].path], Path(self.location))
+        return take_inventory(self.group[self.levels[level].path], locate(self.location))
 
     def nodata(self, level: int) -> float | None:
         """The value that stands for "nothing was recorded here"; None if none is declared.
@@ -281,8 +281,8 @@ def _fault(error: Exception) -> str:
     return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
 
 
-def open_image(location: str | Path) -> Image:
-    """Read the metadata of an OME-Zarr image (0.4 or 0.5).
+def open_image(location: str | Location) -> Image:
+    """Read the metadata of an OME-Zarr image (0.4 or 0.5), at a path or URL.
 
     Raises:
         InputError: if there is no image; the message says what is there instead.
@@ -298,7 +298,7 @@ def open_image(location: str | Path) -> Image:
         ) from error
 
 
-def _read_image(location: str | Path, group: zarr.Group) -> Image:
+def _read_image(location: str | Location, group: zarr.Group) -> Image:
     attributes = dict(group.attrs)
     version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
     ome = attributes.get("ome", attributes)
@@ -313,14 +313,14 @@ def _read_image(location: str | Path, group: zarr.Group) -> Image:
     return Image(
         location=str(location),
         version=version,
-        name=Path(location).name.removesuffix(".zarr"),
+        name=locate(location).name.removesuffix(".zarr"),
         axes=axes,
         levels=tuple(_level(group, item, len(axes), location) for item in multiscale.datasets),
         metadata=stored,
     )
 
 
-def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
+def _validate(stored: Any, version: OMEVersion, location: str | Location) -> Any:
     """The multiscales entry as a model of ome-zarr-models.
 
     Numbers as dataset paths are written by some programs, and meant as strings.
@@ -340,7 +340,7 @@ def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
         ) from error
 
 
-def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
+def _check_axes(axes: tuple[Axis, ...], location: str | Location) -> None:
     names = [axis.name for axis in axes]
     if names != [name for name in "tczyx" if name in names] or names[-2:] != ["y", "x"]:
         raise InputError(
@@ -349,9 +349,9 @@ def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
         )
 
 
-def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> Level:
+def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Location) -> Level:
     for name in ("zarr.json", ".zarray"):
-        check_document(Path(location) / dataset.path / name)
+        check_document(locate(location) / dataset.path / name)
     try:
         array = group[dataset.path]
     except KeyError as error:
@@ -387,7 +387,7 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> 
     )  # fmt: skip
 
 
-def _other_group(location: str | Path, group: zarr.Group, ome: Any) -> str:
+def _other_group(location: str | Location, group: zarr.Group, ome: Any) -> str:
     """What a group without multiscales is, and what to give instead."""
     if isinstance(ome, dict) and "plate" in ome:
         well = ome["plate"]["wells"][0]["path"]

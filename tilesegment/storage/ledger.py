@@ -3,8 +3,8 @@
 A directory in the unfinished label image holds::
 
     manifest.json      whose run it is; written once
-    drivers/0001       one file per driver that worked on the run; its driver holds a lock on it
-    tiles-0001.jsonl   the tiles that this driver's workers have finished, one line each
+    drivers/0001       one file per driver that worked on the run, see `locks` and `lease`
+    tiles-0001*.jsonl  the tiles that this driver's workers have finished, one line each
     absent.json        chunks that the image lacked when the run began
     aside/             files that do not have their name yet
 
@@ -16,33 +16,26 @@ older finds out when it next writes, and stops. Until then both may work: an obj
 once, whoever writes it, so that their records cannot contradict each other.
 """
 
-import fcntl
 import json
-import os
-import shutil
-import socket
-import uuid
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from tilesegment.errors import OutputConflictError, OutputError
-from tilesegment.storage.objects import (
-    LEDGER_NAME,
-    StoredObject,
-    make_aside,
-    settle,
-    synchronise,
-    write_document,
-    write_failed,
-)
+from tilesegment.errors import OutputConflictError, OutputError, TilesegmentError
+from tilesegment.storage.media import medium_of
+from tilesegment.storage.objects import LEDGER_NAME, StoredObject
+from tilesegment.storage.remote import Location
 
 MANIFEST_NAME = "manifest.json"
 _MOST_WAITING = 256
 """Records that are written with one synchronisation, at most."""
+_READERS = 16
+"""Files of records that are read at once."""
 
 Work = Literal["computed", "reused", "masked"]
 """Where a tile's labels come from: the network; an earlier tile of the same single pixel value; or
@@ -91,42 +84,45 @@ class Ledger:
     """
 
     def __init__(
-        self, labels_directory: Path, fingerprint: Mapping[str, Any], *, take_over: bool = False
+        self,
+        labels_directory: Location,
+        fingerprint: Mapping[str, Any],
+        *,
+        take_over: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.labels = labels_directory
         self.directory = labels_directory / LEDGER_NAME
         self.done: dict[tuple[int, int], TileRecord] = {}
         self._waiting: list[TileRecord] = []
+        self._medium = medium_of(labels_directory)
+        self._clock, self._flushed = clock, clock()
         try:
-            make_aside(labels_directory)
+            self._medium.prepare(labels_directory)
             self._open_manifest(fingerprint)
-            self._driver, self._lock = _become_driver(self.directory / "drivers", take_over)
+            if not take_over:
+                refuse_living_driver(labels_directory)
+            self._journal = self._medium.open_journal(self.directory)
             self._read()
-            self._file: IO[str] = self._journal.open("a")
         except OSError as error:
-            raise write_failed(error, labels_directory) from error
+            raise self._medium.write_failed(error, labels_directory) from error
 
     def _open_manifest(self, fingerprint: Mapping[str, Any]) -> None:
-        manifest = self.directory / MANIFEST_NAME
-        if not manifest.exists():
-            write_document(manifest, json.dumps(dict(fingerprint), indent=2))
+        text = json.dumps(dict(fingerprint), indent=2)
+        self._medium.write_once(self.directory / MANIFEST_NAME, text)
         refuse_other_run(_read_manifest(self.labels), fingerprint, self.labels)
-
-    @property
-    def _journal(self) -> Path:
-        return self.directory / f"tiles-{self._driver:04}.jsonl"
 
     def _read(self) -> None:
         """Believe each record whose objects are there, and remove the objects of the others."""
-        for journal in sorted(self.directory.glob("tiles-*.jsonl")):
-            for record in read_records(journal):
-                self.done[record.level, record.number] = record
+        for record in _all_records(self.directory):
+            self.done[record.level, record.number] = record
+        size = self._medium.sizes(self.labels) if self.done else None
         for place, record in list(self.done.items()):
-            damaged = [item for item in record.objects if not _has_size(self.labels, item)]
+            damaged = [item for item in record.objects if size and size(item.key) != item.size]
             if damaged:
                 del self.done[place]
                 for item in damaged:
-                    (self.labels / item.key).unlink(missing_ok=True)
+                    self._medium.unlink(self.labels / item.key)
 
     def believe(self, records: Iterable[TileRecord]) -> None:
         """Take tiles for done that a published label image has; they are not written down."""
@@ -140,9 +136,9 @@ class Ledger:
     def add(self, record: TileRecord) -> None:
         """Note that a tile is done; durable after the next `flush`."""
         try:
-            settled = tuple(settle(self.labels, item) for item in record.objects)
+            settled = tuple(self._medium.settle(self.labels, item) for item in record.objects)
         except OSError as error:
-            raise write_failed(error, self.labels) from error
+            raise self._medium.write_failed(error, self.labels) from error
         record = replace(record, objects=settled, worker=None)
         self._waiting.append(record)
         self.done[record.level, record.number] = record
@@ -156,22 +152,25 @@ class Ledger:
             OutputError: if another driver has taken the run over.
             IncompleteError: if the disk is full.
         """
+        self._flushed = self._clock()
         self.refuse_successor()
         if not self._waiting:
             return
-        text = "".join(record_line(record) for record in self._waiting)
-        try:
-            self._file.write(text)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise write_failed(error, self._journal, len(text)) from error
+        self._journal.append("".join(record_line(record) for record in self._waiting))
         self._waiting.clear()
+
+    def rest(self) -> None:
+        """Called when no more records are ready for now: makes those that wait durable.
+
+        Where that is costly it is not done more often than every few seconds.
+        """
+        if self._clock() - self._flushed >= self._journal.patience_seconds:
+            self.flush()
 
     @property
     def is_newest(self) -> bool:
         """Whether this is still the run's driver."""
-        return _newest(self.directory / "drivers") == self._driver
+        return self._journal.is_newest
 
     def refuse_successor(self) -> None:
         """Stop, if this is no longer the run's driver.
@@ -185,22 +184,14 @@ class Ledger:
             raise OutputError(f"another driver has taken over {self.labels}; this one stops")
         raise OutputError(f"another run has finished or removed {self.labels}; this one stops")
 
-    def remove(self, keep_as: Path | None = None) -> None:
+    def remove(self, keep_as: Location | None = None) -> None:
         """End the run, once its labels are published.
 
         Args:
             keep_as: where to keep the ledger; None deletes it.
         """
         self.close()
-        if keep_as is not None:
-            shutil.rmtree(keep_as, ignore_errors=True)
-            self.directory.rename(keep_as)
-            shutil.rmtree(keep_as / "aside", ignore_errors=True)
-            return
-        # At once out of the way of a worker that wakes late.
-        gone = self.directory.with_name(f"{LEDGER_NAME}-{uuid.uuid4().hex[:8]}")
-        self.directory.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        self._medium.end_ledger(self.directory, keep_as)
 
     def __enter__(self) -> Self:
         return self
@@ -211,101 +202,42 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file.closed:
+        if self._journal.closed:
             return
         try:
             self.flush()
-        except (OutputError, OSError):
+        except (TilesegmentError, OSError):
             if error is None:
                 raise
         finally:
             self.close()
 
     def close(self) -> None:
-        self._file.close()
-        self._lock.close()
+        self._journal.close()
 
 
-def _become_driver(drivers: Path, take_over: bool) -> tuple[int, IO[str]]:
-    """The number of a new driver, and the file that it holds locked until it ends.
-
-    Raises:
-        OutputError: if another driver is at work.
-    """
-    if not take_over:
-        refuse_living_driver(drivers.parent.parent)
-    drivers.mkdir(exist_ok=True)
-    number = _newest(drivers) + 1
-    aside = drivers / f"{uuid.uuid4().hex}.partial"
-    # Locked before it has its name: nobody can take this driver for a dead one.
-    lock = aside.open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
-    try:
-        _name_exclusively(aside, drivers / f"{number:04}")
-    except FileExistsError as error:
-        lock.close()
-        raise OutputError(
-            f"another run has just begun to write {drivers.parent.parent}; wait for it"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-    synchronise(drivers)
-    return number, lock
-
-
-def refuse_living_driver(labels_directory: Path) -> None:
+def refuse_living_driver(labels_directory: Location) -> None:
     """Refuse labels that another run is writing.
 
     Raises:
         OutputError: if there is a driver at work.
     """
-    newest = _newest_file(labels_directory)
-    if newest.exists() and _is_locked(newest):
+    driver = medium_of(labels_directory).living_driver(labels_directory / LEDGER_NAME)
+    if driver is not None:
         raise OutputError(
-            f"another run is writing {labels_directory} ({newest.read_text()}); wait for it, use "
-            "another --labels name, or stop it with --take-over"
+            f"another run is writing {labels_directory} ({driver}); wait for it, use another "
+            "--labels name, or stop it with --take-over"
         )
 
 
-def clear_finished(labels_directory: Path) -> None:
+def clear_finished(labels_directory: Location) -> None:
     """Remove the ledger of published labels, if its driver died before it could."""
-    newest = _newest_file(labels_directory)
-    if newest.exists() and not _is_locked(newest):
-        shutil.rmtree(labels_directory / LEDGER_NAME, ignore_errors=True)
-
-
-def _name_exclusively(aside: Path, path: Path) -> None:
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # No hard links here: a directory of the name is exclusive as well.
-        path.with_suffix(".taken").mkdir()
-        aside.rename(path)
-
-
-def _newest_file(labels_directory: Path) -> Path:
-    drivers = labels_directory / LEDGER_NAME / "drivers"
-    return drivers / f"{_newest(drivers):04}"
-
-
-def _newest(drivers: Path) -> int:
-    """The highest number of a driver; 0 if there is none."""
-    if not drivers.is_dir():
-        return 0
-    return max((int(path.name) for path in drivers.iterdir() if path.name.isdigit()), default=0)
-
-
-def _is_locked(path: Path) -> bool:
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    medium, directory = medium_of(labels_directory), labels_directory / LEDGER_NAME
+    if not medium.can_rename:
+        # What is there is of a run that is to replace the labels; see `replacing`.
+        return
+    if directory.is_dir() and medium.living_driver(directory) is None:
+        medium.end_ledger(directory, None)
 
 
 def record_line(record: TileRecord) -> str:
@@ -321,7 +253,15 @@ def record_line(record: TileRecord) -> str:
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
-def read_records(path: Path) -> Iterator[TileRecord]:
+def _all_records(directory: Location) -> Iterator[TileRecord]:
+    """The records of all drivers, the oldest first."""
+    journals = sorted(directory.glob("tiles-*.jsonl"))
+    with ThreadPoolExecutor(_READERS) as executor:
+        for records in executor.map(lambda journal: list(read_records(journal)), journals):
+            yield from records
+
+
+def read_records(path: Location) -> Iterator[TileRecord]:
     """The records in a file whose lines are whole; what was torn or damaged is passed over."""
     for line in path.read_bytes().splitlines(keepends=True):
         checksum, _, text = line.partition(b" ")
@@ -335,13 +275,6 @@ def read_records(path: Path) -> Iterator[TileRecord]:
             tuple(StoredObject(*item) for item in entry["objects"]),
             work=entry.get("work", "computed"),
         )
-
-
-def _has_size(labels_directory: Path, stored: StoredObject) -> bool:
-    try:
-        return (labels_directory / stored.key).stat().st_size == stored.size
-    except FileNotFoundError:
-        return False
 
 
 def read_unfinished(labels_directory: Path) -> UnfinishedRun | None:
@@ -361,7 +294,7 @@ def read_unfinished(labels_directory: Path) -> UnfinishedRun | None:
         return None
 
 
-def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:
+def is_unfinished_run(labels_directory: Location, fingerprint: Mapping[str, Any]) -> bool:
     """Whether a directory holds the tiles of a run with this fingerprint."""
     try:
         refuse_other_run(_read_manifest(labels_directory), fingerprint, labels_directory)
@@ -370,7 +303,7 @@ def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) ->
     return True
 
 
-def _read_manifest(labels_directory: Path) -> dict[str, Any]:
+def _read_manifest(labels_directory: Location) -> dict[str, Any]:
     path = labels_directory / LEDGER_NAME / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text())
@@ -381,7 +314,7 @@ def _read_manifest(labels_directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def unfinished_fingerprint(labels_directory: Path) -> dict[str, Any] | None:
+def unfinished_fingerprint(labels_directory: Location) -> dict[str, Any] | None:
     """The fingerprint of the run whose tiles a directory holds; None if there is none."""
     try:
         return _read_manifest(labels_directory)
@@ -390,7 +323,7 @@ def unfinished_fingerprint(labels_directory: Path) -> dict[str, Any] | None:
 
 
 def refuse_other_run(
-    stored: Mapping[str, Any], wanted: Mapping[str, Any], labels_directory: Path
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], labels_directory: Location
 ) -> None:
     """Compare two fingerprints field by field.
 

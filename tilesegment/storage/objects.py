@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from tilesegment.errors import IncompleteError, OutputError
 from tilesegment.retry import Backoff, is_transient, retried
+from tilesegment.storage.remote import Location
 
 Result = TypeVar("Result")
 
@@ -159,6 +160,15 @@ def _is_refused(source: Path, taken: Path) -> bool:
     return False
 
 
+def choose_publishing(root: Path) -> Publishing:
+    """Workers name their objects themselves, where the file system can do so exclusively.
+
+    Raises:
+        OSError: if nothing can be written at all.
+    """
+    return "link" if can_link(root) else "driver"
+
+
 def make_aside(root: Path) -> None:
     """The directory for files aside, empty: what a dead worker left there is of no use."""
     directory = root / LEDGER_NAME / ASIDE_NAME
@@ -181,7 +191,37 @@ def write_document(path: Path, text: str) -> None:
         raise write_failed(error, path.parent, len(text)) from error
 
 
-def read_document(path: Path) -> dict[str, Any] | None:
+def write_once(path: Path, text: str) -> None:
+    """Write a small file, unless there is one."""
+    if not path.exists():
+        write_document(path, text)
+
+
+def unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def sizes(directory: Path) -> Callable[[str], int | None]:
+    """Bytes of each file below a directory, by its relative path."""
+
+    def size(key: str) -> int | None:
+        try:
+            return (directory / key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    return size
+
+
+def newest_number(folder: Location) -> int:
+    """The highest number that names a file in a folder; 0 if there is none."""
+    try:
+        return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def read_document(path: Location) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file.
 
     Raises:
@@ -192,7 +232,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error
     if not isinstance(document, dict):

@@ -22,7 +22,9 @@ from tilesegment.storage.labels import (
     remove_labels,
 )
 from tilesegment.storage.ledger import Ledger, TileRecord
-from tilesegment.storage.objects import can_link, write_failed
+from tilesegment.storage.media import medium_of
+from tilesegment.storage.remote import RemotePath
+from tilesegment.storage.replacing import remove_unpublished_levels
 from tilesegment.usecases.job import Job, RunSummary, blend_facts
 from tilesegment.usecases.workers import Run, report_progress
 
@@ -54,11 +56,12 @@ def compute_labels(
 
 
 def choose_publishing(volume: LabelVolume) -> LabelVolume:
-    """Workers name their objects themselves, where the file system can do so exclusively."""
+    """The volume, with what its storage allows; tried, not guessed."""
+    medium = medium_of(volume.directory)
     try:
-        return volume if can_link(volume.directory) else replace(volume, publishing="driver")
+        return replace(volume, publishing=medium.choose_publishing(volume.directory))
     except OSError as error:
-        raise write_failed(error, volume.directory) from error
+        raise medium.write_failed(error, volume.directory) from error
 
 
 def publish(job: Job, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
@@ -92,7 +95,7 @@ def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> d
     finished, computed = len(done), 0
     report_progress(run, "tiles", finished, len(plan.grid), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, done, trouble, ledger.flush, job.mask
+        run.client, plan, pixels, writer, run.name, done, trouble, ledger.rest, job.mask
     ):
         ledger.add(record)
         finished += 1
@@ -167,7 +170,7 @@ def _derive_levels(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> N
         finished += len(done)
         for record in derive_levels(
             run.client, volume, level, neighbour, job.plan.tile, run.name, done, trouble,
-            ledger.flush,
+            ledger.rest,
         ):  # fmt: skip
             ledger.add(record)
             finished += 1
@@ -220,12 +223,16 @@ def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[
             "resampled_by": plan.source.step,
             "reason": plan.source.reason,
             "blend": blend_facts(plan.network.blend),
+            **({"suffix": job.suffix} if job.suffix else {}),
         },
     }
 
 
 def remove_unpublished(job: Job) -> None:
     """Delete labels that never were published, and the labels group if it becomes empty."""
+    if isinstance(job.directory, RemotePath):
+        remove_unpublished_levels(job.directory, ledger=True)
+        return
     remove_labels(job.directory)
     if job.inside:
         with suppress(OSError):

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from tilesegment.storage.labels import (
     is_label_image,
     read_classes,
 )
+from tilesegment.storage.remote import Location, locate
 from tilesegment.tiling import TileGrid, Window
 
 BLOCK = 2048
@@ -114,7 +114,7 @@ class Labelled:
         return values
 
 
-def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
+def open_labelled(location: str | Location, name: str | None = None) -> Labelled:
     """The labels of this name, or the only ones that an image has.
 
     Args:
@@ -130,7 +130,7 @@ def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
         _check_labels(image, image.name, image)
         return _labelled(None, image, image.metadata.get("name") or image.name)
     name = _chosen(image, name)
-    labels = open_image(Path(location) / "labels" / name)
+    labels = open_image(locate(location) / "labels" / name)
     _check_labels(labels, name, image)
     return _labelled(image, labels, name)
 

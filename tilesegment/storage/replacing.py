@@ -1,0 +1,73 @@
+"""Replacing labels in an object store, where nothing can be renamed.
+
+Each run's levels have paths of their own, with a suffix that no other run has (`0-3fa9c1d2`). The
+metadata of the label image, one document, names the levels: the moment it is written, all
+readers see the new labels and none of the old. A worker of an earlier run that wakes late
+writes among the levels of that run, which nobody reads. What is not named any more is deleted.
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from tilesegment.storage.buckets import remove
+from tilesegment.storage.lease import living_driver
+from tilesegment.storage.ledger import unfinished_fingerprint
+from tilesegment.storage.objects import LEDGER_NAME, read_document
+from tilesegment.storage.remote import RemotePath
+
+SUFFIX = "suffix of the levels"
+"""In the fingerprint of an unfinished run."""
+
+_ROOT = ("zarr.json", ".zattrs", ".zgroup")
+
+
+def new_suffix() -> str:
+    return f"-{uuid.uuid4().hex[:8]}"
+
+
+def unfinished_suffix(directory: RemotePath) -> str | None:
+    """Of the run whose ledger is there; None if there is none."""
+    suffix: str | None = (unfinished_fingerprint(directory) or {}).get(SUFFIX)
+    return suffix
+
+
+def remove_unpublished_levels(directory: RemotePath, *, ledger: bool) -> None:
+    """Delete all that the metadata of a label image does not name.
+
+    Args:
+        directory: the label image.
+        ledger: whether the ledger goes too.
+    """
+    levels = _published_levels(directory)
+
+    def keep(key: str) -> bool:
+        if key.startswith(f"{LEDGER_NAME}/"):
+            return not ledger
+        return key in _ROOT or key.startswith(levels)
+
+    remove(directory, keep if levels else lambda key: keep(key) and key not in _ROOT)
+
+
+def finish_replacing(directory: RemotePath) -> bool:
+    """End a run that was cut short after its labels were published.
+
+    Returns:
+        Whether there was one.
+    """
+    suffix, levels = unfinished_suffix(directory), _published_levels(directory)
+    if suffix is None or not levels or not levels[0].endswith(f"{suffix}/"):
+        return False
+    if living_driver(directory / LEDGER_NAME) is None:
+        remove_unpublished_levels(directory, ledger=True)
+    return True
+
+
+def _published_levels(directory: RemotePath) -> tuple[str, ...]:
+    """What the keys of the levels that readers see begin with."""
+    for name in _ROOT[:2]:
+        document: Mapping[str, Any] = read_document(directory / name) or {}
+        attributes = document.get("attributes", document)
+        for multiscale in attributes.get("ome", attributes).get("multiscales") or ():
+            return tuple(f"{dataset['path']}/" for dataset in multiscale["datasets"])
+    return ()
