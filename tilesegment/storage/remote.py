@@ -206,7 +206,7 @@ def locate(given: "str | Location") -> Location:
         )
     if not separator:
         return Path(given)
-    bucket, _, key = rest.strip("/").partition("/")
+    bucket, _, key = rest.rstrip("/").partition("/")
     if not bucket or "@" in bucket or set(key) & set("?#") or ".." in key.split("/"):
         raise InputError(f"{scheme}:// needs a bucket and a key, as {scheme}://bucket/image.zarr")
     return RemotePath(scheme, bucket, key.strip("/"))
