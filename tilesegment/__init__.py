@@ -24,8 +24,10 @@ _HOMES = {
     "RunOptions": "tilesegment.config",
     "Sampling": "tilesegment.usecases.train",
     "Segmentation": "tilesegment.usecases.label_sources",
+    "SlurmOptions": "tilesegment.config",
     "UNet": "tilesegment.model.unet",
     "Validation": "tilesegment.usecases.train",
+    "WorkerRange": "tilesegment.config",
     "check": "tilesegment.usecases.check",
     "evaluate": "tilesegment.usecases.evaluate",
     "export_labels": "tilesegment.storage.exporting",
@@ -56,8 +58,10 @@ __all__ = [
     "RunOptions",
     "Sampling",
     "Segmentation",
+    "SlurmOptions",
     "UNet",
     "Validation",
+    "WorkerRange",
     "__version__",
     "check",
     "evaluate",
@@ -75,7 +79,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
+    from tilesegment.config import (
+        ClusterOptions,
+        ForeignOptions,
+        RunOptions,
+        SlurmOptions,
+        WorkerRange,
+    )
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
     from tilesegment.storage.exporting import PolygonOptions, export_labels
