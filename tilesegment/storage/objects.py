@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 
 LEDGER_NAME = ".tilesegment"
 """Of the directory in a label image that records an unfinished run."""
+PROVENANCE_KEY = "tilesegment"
+"""Of the attribute of a label image that says how it was made."""
 ASIDE_NAME = "aside"
 """Of the directory in it where files lie until they get their name."""
 

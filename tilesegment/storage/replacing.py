@@ -13,13 +13,14 @@ from typing import Any
 from tilesegment.storage.buckets import remove
 from tilesegment.storage.lease import living_driver
 from tilesegment.storage.ledger import unfinished_fingerprint
-from tilesegment.storage.objects import LEDGER_NAME, read_document
+from tilesegment.storage.objects import LEDGER_NAME, PROVENANCE_KEY, read_document
+from tilesegment.storage.probabilities import PROBABILITIES_NAME
 from tilesegment.storage.remote import RemotePath
 
 SUFFIX = "suffix of the levels"
 """In the fingerprint of an unfinished run."""
 
-_ROOT = ("zarr.json", ".zattrs", ".zgroup")
+_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
 
 
 def new_suffix() -> str:
@@ -39,14 +40,14 @@ def remove_unpublished_levels(directory: RemotePath, *, ledger: bool) -> None:
         directory: the label image.
         ledger: whether the ledger goes too.
     """
-    levels = _published_levels(directory)
+    published = _published_keys(directory)
 
     def keep(key: str) -> bool:
         if key.startswith(f"{LEDGER_NAME}/"):
             return not ledger
-        return key in _ROOT or key.startswith(levels)
+        return key.startswith(published)
 
-    remove(directory, keep if levels else lambda key: keep(key) and key not in _ROOT)
+    remove(directory, keep)
 
 
 def finish_replacing(directory: RemotePath) -> bool:
@@ -55,19 +56,22 @@ def finish_replacing(directory: RemotePath) -> bool:
     Returns:
         Whether there was one.
     """
-    suffix, levels = unfinished_suffix(directory), _published_levels(directory)
-    if suffix is None or not levels or not levels[0].endswith(f"{suffix}/"):
+    suffix, published = unfinished_suffix(directory), _published_keys(directory)
+    if suffix is None or not any(key.endswith(f"{suffix}/") for key in published):
         return False
     if living_driver(directory / LEDGER_NAME) is None:
         remove_unpublished_levels(directory, ledger=True)
     return True
 
 
-def _published_levels(directory: RemotePath) -> tuple[str, ...]:
-    """What the keys of the levels that readers see begin with."""
-    for name in _ROOT[:2]:
+def _published_keys(directory: RemotePath) -> tuple[str, ...]:
+    """What the keys of all that readers see begin with."""
+    for name in ("zarr.json", ".zattrs"):
         document: Mapping[str, Any] = read_document(directory / name) or {}
         attributes = document.get("attributes", document)
+        options = attributes.get(PROVENANCE_KEY, {}).get("options", {})
+        folders = ["", f"{PROBABILITIES_NAME}/"] if options.get("probabilities") else [""]
         for multiscale in attributes.get("ome", attributes).get("multiscales") or ():
-            return tuple(f"{dataset['path']}/" for dataset in multiscale["datasets"])
+            names = [*_DOCUMENTS, *(f"{dataset['path']}/" for dataset in multiscale["datasets"])]
+            return tuple(folder + name for folder in folders for name in names)
     return ()

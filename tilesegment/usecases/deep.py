@@ -15,7 +15,7 @@ from tilesegment.storage.checksums import (
     find_checksums,
     read_checksums,
 )
-from tilesegment.storage.labels import PROVENANCE_KEY
+from tilesegment.storage.objects import PROVENANCE_KEY
 from tilesegment.storage.remote import Location
 
 

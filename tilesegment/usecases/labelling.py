@@ -95,8 +95,9 @@ def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> d
     finished, computed = len(done), 0
     report_progress(run, "tiles", finished, len(plan.grid), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, done, trouble, ledger.rest, job.mask
-    ):
+        run.client, plan, pixels, writer, run.name, run.plugin, done, trouble, ledger.rest,
+        job.mask,
+    ):  # fmt: skip
         ledger.add(record)
         finished += 1
         computed += sum(record.counts)
@@ -136,7 +137,8 @@ def _quarantine(
         tile = grid.tile_at(number)
         window = grid.write_window(tile)
         background = np.zeros((window.height, window.width), job.description.label_dtype)
-        written = volume.write(level, tile.plane, window, background)
+        unknown = volume.no_probabilities(window)
+        written = volume.write(level, tile.plane, window, background, unknown)
         ledger.add(TileRecord(number, nothing, level, written.objects))
 
 

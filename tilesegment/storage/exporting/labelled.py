@@ -14,11 +14,11 @@ from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import Georeferencing, read_georeferencing
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import (
-    PROVENANCE_KEY,
     LabelProperties,
     is_label_image,
     read_classes,
 )
+from tilesegment.storage.objects import PROVENANCE_KEY
 from tilesegment.storage.remote import Location, locate
 from tilesegment.tiling import TileGrid, Window
 
