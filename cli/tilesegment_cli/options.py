@@ -96,6 +96,34 @@ def run_options(command: Command) -> Command:
                 help="Store the probability of each class too, as an image inside the labels "
                 "(NAME/probabilities): one byte per pixel and class, 255 is certain.",
             ),
+            click.option(
+                "--smooth",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="SIGMA",
+                help="Smooth probabilities with a Gaussian of this deviation, in pixels.",
+            ),
+            click.option(
+                "--refine",
+                type=click.Choice(["crf"]),
+                help="Let labels follow the colours of the image: a conditional random field.",
+            ),
+            click.option(
+                "--crf-contrast",
+                type=click.FloatRange(0, 1, min_open=True),
+                default=0.05,
+                show_default=True,
+                metavar="SHARE",
+                help="Difference of colour that counts for it, of the pixel type's range.",
+            ),
+            click.option(
+                "--class-threshold",
+                "class_thresholds",
+                multiple=True,
+                metavar="CLASS=P",
+                callback=_class_thresholds,
+                help="A pixel belongs to this class where its probability is at least P; can be "
+                "given for several classes.",
+            ),
         ],
     )
 
@@ -201,6 +229,19 @@ def _tile(context: click.Context, parameter: click.Parameter, value: str) -> int
         return int(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither auto nor a number of pixels") from error
+
+
+def _class_thresholds(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, float], ...]:
+    thresholds = []
+    for value in values:
+        name, _, share = value.rpartition("=")
+        try:
+            thresholds.append((name, float(share)))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not CLASS=P, as tumour=0.7") from error
+    return tuple(thresholds)
 
 
 def label_value(
