@@ -104,7 +104,7 @@ class LabelVolume:
             level: of the pyramid.
             plane: index over the flattened leading axes.
             window: inside the level.
-            labels: (window.height, window.width), unsigned integer.
+            labels: (window.height, window.width), integer.
 
         Raises:
             IncompleteError: if the disk is full; the run can go on once there is space.
