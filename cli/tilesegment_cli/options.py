@@ -176,7 +176,7 @@ def _gathered(
 
     @wraps(command)
     def gathered(**values: Any) -> Any:
-        chosen = kind(**{key: values.pop(key) for key in gathers})
+        chosen = kind(**{key: values.pop(key) for key in gathers if key in values})
         return command(**values, **{name: chosen})
 
     for option in reversed(options):
