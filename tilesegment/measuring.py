@@ -28,7 +28,7 @@ _AT = {name: number for number, name in enumerate(COLUMNS)}
 
 _KINDS = np.zeros(50, np.uint8)
 _KINDS[[5, 7, 15, 17, 25, 27]], _KINDS[[21, 33]], _KINDS[[13, 23]] = 1, 2, 3
-_LENGTHS = (1.0, 2**0.5, (1 + 2**0.5) / 2)
+_DIAGONAL = 2**0.5
 _LOW_BITS = 26
 _FLOAT_BITS = 40
 
@@ -91,7 +91,7 @@ def measure_block(
     np.maximum.at(highs, position, x)
     last = np.zeros(len(found), np.int64)
     last[position] = y
-    named = {
+    named: dict[str, Any] = {
         "identity": found,
         "class": classes.ravel()[inside][firsts],
         "plane": plane,
@@ -191,10 +191,7 @@ def combine(
         "left": left,
         "bottom": reduced("bottom", np.maximum),
         "right": reduced("right", np.maximum),
-        "perimeter_px": sum(
-            count * length
-            for count, length in zip((straight, diagonal, mixed), _LENGTHS, strict=True)
-        ),
+        "perimeter_px": straight + _DIAGONAL * diagonal + (1 + _DIAGONAL) / 2 * mixed,
         "eccentricity": _eccentricity(a, b, c),
     }
     unit = 2**intensities.exponent if intensities.exponent >= 0 else 1
@@ -229,7 +226,8 @@ def _add_up(values: npt.NDArray[Any], begins: Numbers) -> npt.NDArray[Any]:
 
 def _quotient(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Integers divided, rounded once."""
-    return (part / whole).astype(np.float64)
+    quotient: npt.NDArray[np.float64] = (part / whole).astype(np.float64)
+    return quotient
 
 
 def _eccentricity(
@@ -240,4 +238,5 @@ def _eccentricity(
     total = (a + b).astype(np.float64)
     long, short = total + spread, np.maximum(total - spread, 0)
     ratio = np.divide(short, long, out=np.ones(len(long)), where=long > 0)
-    return np.sqrt(1 - ratio)
+    eccentricity: npt.NDArray[np.float64] = np.sqrt(1 - ratio)
+    return eccentricity

@@ -38,9 +38,7 @@ def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
     return winner
 
 
-def _pool_identities(
-    labels: Labels, blocks: tuple[int, ...], factors: tuple[int, ...]
-) -> Labels:
+def _pool_identities(labels: Labels, blocks: tuple[int, ...], factors: tuple[int, ...]) -> Labels:
     """The same where labels are too many to be counted one by one: those of a block are sorted."""
     beyond = np.iinfo(np.int64).max
     sides = [block * factor for block, factor in zip(blocks, factors, strict=True)]
