@@ -15,7 +15,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def invoke(*words: object) -> str:
-    result = CliRunner().invoke(tilesegment, [*map(str, words)], catch_exceptions=True)
+    result = CliRunner().invoke(tilesegment, [*map(str, words)], standalone_mode=False)
     if result.exception is not None:
         raise result.exception
     return result.stdout
