@@ -34,6 +34,8 @@ class RunOptions:
     mask: str = "none"
     """Which pixels are wanted: none (all), tissue, or the path of a stored mask. The others get
     the background class, the first of the model."""
+    probabilities: bool = False
+    """Whether the probabilities of the classes are stored beside the labels."""
 
 
 def check_average(average: int) -> int:

@@ -90,6 +90,12 @@ def run_options(command: Command) -> Command:
                 "image or Zarr array has set. The others become background.",
             ),
             average_option,
+            click.option(
+                "--probabilities",
+                is_flag=True,
+                help="Store the probability of each class too, as an image inside the labels "
+                "(NAME/probabilities): one byte per pixel and class, 255 is certain.",
+            ),
         ],
     )
 

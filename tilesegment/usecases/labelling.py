@@ -134,7 +134,8 @@ def _quarantine(
         tile = grid.tile_at(number)
         window = grid.write_window(tile)
         background = np.zeros((window.height, window.width), job.description.label_dtype)
-        written = volume.write(level, tile.plane, window, background)
+        unknown = volume.no_probabilities(window)
+        written = volume.write(level, tile.plane, window, background, unknown)
         ledger.add(TileRecord(number, nothing, level, written.objects))
 
 
