@@ -198,9 +198,9 @@ def cluster_options(command: Command) -> Command:
                 "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|tls://HOST:PORT|tcp://HOST:PORT|NAME",
-                help="This machine's cores, its GPUs (one worker each), a running scheduler, or a "
-                "cluster that the settings name.",
+                metavar="cpu|gpu|auto|kubernetes|tls://HOST:PORT|tcp://HOST:PORT|NAME",
+                help="This machine's cores, its GPUs (one worker each), pods, a running scheduler, "
+                "or a cluster that the settings name.",
             ),
             click.option(
                 "--workers",
