@@ -78,6 +78,12 @@ Examples:
     metavar="K",
     help="Compute K windows of the finished labels again, and compare; see `tilesegment verify`.",
 )
+@click.option(
+    "--profile",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Write there where the time went, step by step: profile.json, and profile.svg to look at.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_context
@@ -96,6 +102,7 @@ def run(
     keep_ledger: bool,
     repair: bool,
     verify: int,
+    profile: str | None,
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
@@ -117,7 +124,7 @@ def run(
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):
+    if repair and (overwrite or take_over or allow_partial or keep_ledger or verify or profile):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
         refuse_no_image(context)
@@ -137,6 +144,7 @@ def run(
             allow_partial=allow_partial,
             keep_ledger=keep_ledger,
             verify=verify,
+            profile=profile,
         )
         return
     with _stopped_by_signals(), show_run() as report:
@@ -165,6 +173,7 @@ def run(
                 allow_partial=allow_partial,
                 keep_ledger=keep_ledger,
                 verify=verify,
+                profile=profile,
                 report=report,
             )
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))

@@ -36,6 +36,7 @@ from tilesegment.usecases.labelling import (
     remove_unpublished,
     summarise,
 )
+from tilesegment.usecases.profile import profiled
 from tilesegment.usecases.verify import (
     _refuse_quarantined,
     refuse_fixed_input,
@@ -70,6 +71,7 @@ def segment(
     allow_partial: bool = False,
     keep_ledger: bool = False,
     verify: int = 0,
+    profile: str | Path | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -90,6 +92,7 @@ def segment(
         allow_partial: publish although some tiles failed everywhere; they are background.
         keep_ledger: keep the record of the run beside the published labels.
         verify: windows of the finished labels to compute again (see `tilesegment.verify`).
+        profile: a folder for profile.json and profile.svg, which tell where the time went.
         report: called after each tile.
 
     Raises:
@@ -109,7 +112,11 @@ def segment(
     wishes = Wishes(labels, output, overwrite, take_over, allow_partial, keep_ledger, verify)
     prepared = prepare(image, opened, options, wishes)
     cluster = resolve_kind(cluster)
-    with open_cluster(cluster) as client, Models(client) as models:
+    with (
+        open_cluster(cluster) as client,
+        Models(client) as models,
+        profiled(client, profile),
+    ):
         return segment_prepared(prepared, wishes, client, cluster, models, report)
 
 
