@@ -133,7 +133,7 @@ class LabelVolume:
             level: of the pyramid.
             plane: index over the flattened leading axes.
             window: inside the level.
-            labels: (window.height, window.width), unsigned integer.
+            labels: (window.height, window.width), integer.
             probabilities: (classes, window.height, window.width); None where none are stored.
 
         Raises:
