@@ -19,6 +19,7 @@ _HOMES = {
     "LabelRule": "tilesegment.training.dataset",
     "NetworkChoice": "tilesegment.usecases.train",
     "Normalisation": "tilesegment.model.file",
+    "Partition": "tilesegment.partition",
     "PolygonOptions": "tilesegment.storage.exporting",
     "Recipe": "tilesegment.training.loop",
     "RunOptions": "tilesegment.config",
@@ -52,6 +53,7 @@ __all__ = [
     "LabelRule",
     "NetworkChoice",
     "Normalisation",
+    "Partition",
     "PolygonOptions",
     "Recipe",
     "RunOptions",
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     )
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
+    from tilesegment.partition import Partition
     from tilesegment.storage.exporting import PolygonOptions, export_labels
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image

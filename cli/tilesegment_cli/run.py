@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tilesegment.errors import IncompleteError, OptionError, PreemptedError
-from tilesegment_cli.options import cluster_options, foreign_options, human_seconds, run_options
+from tilesegment.partition import WHOLE, Partition
+from tilesegment_cli.options import (
+    cluster_options,
+    foreign_options,
+    human_seconds,
+    partition_option,
+    run_options,
+)
 from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ Examples:
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run slide.zarr --partition 2/4
 """
 )
 @click.argument("image", type=click.Path())
@@ -59,6 +67,19 @@ Examples:
     help="Compute tiles of finished labels anew that are lost, damaged or failed.",
 )
 @click.option(
+    "--partition",
+    default=WHOLE,
+    metavar="I/N",
+    callback=partition_option,
+    help="Do the I-th of N parts, beside other runs that do the others (a job array); the last "
+    "one to finish publishes the labels.",
+)
+@click.option(
+    "--commit",
+    is_flag=True,
+    help="Compute no tile: publish what partitions have done, or say what is missing (exit 4).",
+)
+@click.option(
     "--verify",
     type=click.IntRange(min=0),
     default=0,
@@ -81,6 +102,8 @@ def run(
     keep_ledger: bool,
     repair: bool,
     verify: int,
+    partition: Partition,
+    commit: bool,
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
@@ -98,7 +121,8 @@ def run(
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):
+    others = (overwrite, take_over, allow_partial, keep_ledger, verify, commit)
+    if repair and (any(others) or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     try:
         with _stop_on_sigterm(), show_run() as report:
@@ -127,6 +151,8 @@ def run(
                     allow_partial=allow_partial,
                     keep_ledger=keep_ledger,
                     verify=verify,
+                    partition=partition,
+                    commit=commit,
                     report=report,
                 )
     except _Terminated as signalled:
@@ -160,6 +186,8 @@ def _stop_on_sigterm() -> Iterator[None]:
 
 def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
+    if summary.status == "partition done":
+        return _partition_text(summary)
     if summary.status == "already complete":
         return f"Already complete: {summary.labels}\nClasses: {shares}{_verified(summary)}"
     for place in summary.quarantined:
@@ -176,6 +204,14 @@ def _text(summary: "RunSummary") -> str:
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
         f"Classes: {shares}{_verified(summary)}"
     )
+
+
+def _partition_text(summary: "RunSummary") -> str:
+    told = f"Partition {summary.partition} done: {summary.tiles} tiles{_not_computed(summary)}; "
+    if not summary.unfinished:
+        return told + "another run is publishing the labels"
+    numbers = ", ".join(map(str, summary.unfinished))
+    return told + f"not finished yet: {numbers}. The last one to finish publishes the labels"
 
 
 def _verified(summary: "RunSummary") -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
-from tilesegment.errors import TilesegmentError
+from tilesegment.errors import OptionError, OutputError, TilesegmentError
 from tilesegment.model import zoo
 from tilesegment.model.opening import open_model
+from tilesegment.partition import WHOLE, Partition
 from tilesegment.storage.labels import (
     beside_labels,
     finish_swap,
@@ -25,7 +26,7 @@ from tilesegment.storage.ledger import (
     refuse_living_driver,
     refuse_other_run,
 )
-from tilesegment.usecases.job import Job, RunSummary, prepare_job
+from tilesegment.usecases.job import Job, RunSummary, earlier_summary, prepare_job
 from tilesegment.usecases.labelling import (
     announce,
     choose_publishing,
@@ -36,6 +37,7 @@ from tilesegment.usecases.labelling import (
     remove_unpublished,
     summarise,
 )
+from tilesegment.usecases.partitions import refuse_missing, segment_partition
 from tilesegment.usecases.verify import (
     _refuse_quarantined,
     refuse_fixed_input,
@@ -68,6 +70,8 @@ def segment(
     allow_partial: bool = False,
     keep_ledger: bool = False,
     verify: int = 0,
+    partition: Partition = WHOLE,
+    commit: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -88,6 +92,9 @@ def segment(
         allow_partial: publish although some tiles failed everywhere; they are background.
         keep_ledger: keep the record of the run beside the published labels.
         verify: windows of the finished labels to compute again (see `tilesegment.verify`).
+        partition: do the tiles of one of several runs that share the labels; the last one to
+            finish publishes.
+        commit: compute no tile: publish what partitions have done, if it is all.
         report: called after each tile.
 
     Raises:
@@ -103,6 +110,7 @@ def segment(
     """
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
 
+    _refuse_contradiction(partition, overwrite, allow_partial, verify, commit)
     opened = open_model(model, foreign, blended=options.blend is not None)
     if verify:
         refuse_fixed_input(opened)
@@ -125,13 +133,33 @@ def segment(
         with model_on_workers(client, on_workers, report) as run:
             if kept is not None:
                 summary = _complete(job, kept, allow_partial)
+            elif partition != WHOLE:
+                return segment_partition(job, run, workers, partition, take_over, keep_ledger)
             else:
                 summary = _compute(
-                    job, run, workers, overwrite, take_over, allow_partial, keep_ledger
+                    job, run, workers, overwrite, take_over, allow_partial, keep_ledger, commit
                 )
             if verify:
                 refuse_unequal(verify_labels(job, run, workers, verify, seed=0), job.directory)
             return replace(summary, verified=verify)
+
+
+def _refuse_contradiction(
+    partition: Partition, overwrite: bool, allow_partial: bool, verify: int, commit: bool
+) -> None:
+    """Refuse what one of several runs cannot decide for all.
+
+    Raises:
+        OptionError: with what to do instead.
+    """
+    if partition != WHOLE and (overwrite or allow_partial or verify or commit):
+        raise OptionError(
+            f"--partition {partition} cannot replace, complete or verify labels that others write "
+            "too; run once more without --partition when all are done (instead of --overwrite: "
+            "another --labels name)"
+        )
+    if commit and overwrite:
+        raise OptionError("--commit publishes what is done, and --overwrite discards it")
 
 
 def _compute(
@@ -142,11 +170,16 @@ def _compute(
     take_over: bool,
     allow_partial: bool,
     keep_ledger: bool,
+    commit: bool,
 ) -> RunSummary:
     """Begin or resume a run, and publish its labels."""
     tiles = job.ledger_fingerprint(workers)
     target = _place(job, tiles, overwrite, take_over)
+    if commit and not is_unfinished_run(target.directory, tiles):
+        raise OutputError(f"{target.directory} has nothing to commit; run its partitions first")
     with Ledger(target.directory, tiles, take_over=take_over) as ledger:
+        if commit:
+            refuse_missing(target, ledger)
         summary = _run(target, run, ledger, workers, allow_partial)
         ledger.remove(target.checksums / "ledger" if keep_ledger else None)
     if target.directory != job.directory:
@@ -195,18 +228,7 @@ def _complete(job: Job, provenance: Mapping[str, Any], allow_partial: bool) -> R
     """
     clear_finished(job.directory)
     announce(job)
-    earlier = RunSummary(**provenance["summary"])
+    earlier = earlier_summary(job, provenance)
     if not allow_partial:
         _refuse_quarantined(job, earlier.quarantined)
-    return replace(
-        earlier,
-        status="already complete",
-        quarantined=tuple(earlier.quarantined),
-        labels=str(job.directory),
-        computed=0,
-        skipped=earlier.tiles,
-        reused=0,
-        masked=0,
-        seconds=0.0,
-        megapixels_per_second=0.0,
-    )
+    return earlier
