@@ -39,6 +39,7 @@ _HOMES = {
     "repair": "tilesegment.usecases.repair",
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
+    "segment_many": "tilesegment.usecases.batch",
     "train": "tilesegment.usecases.train",
     "verify": "tilesegment.usecases.verify",
 }
@@ -74,6 +75,7 @@ __all__ = [
     "repair",
     "save_model",
     "segment",
+    "segment_many",
     "train",
     "verify",
 ]
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from tilesegment.training.dataset import LabelRule
     from tilesegment.training.loop import Recipe
     from tilesegment.training.weight_map import BorderWeight
+    from tilesegment.usecases.batch import segment_many
     from tilesegment.usecases.check import check
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation

@@ -111,6 +111,41 @@ class SlurmOptions:
 
 
 @dataclass(frozen=True)
+class KubernetesOptions:
+    """The pods of `--cluster kubernetes`: a scheduler, and workers of one kind."""
+
+    image: str | None = None
+    """Container image with this version of tilesegment, as deploy/docker makes it; needed."""
+    namespace: str | None = None
+    """Where the pods are made; None takes that of the current context, or of this pod."""
+    context: str | None = None
+    """Of the kubeconfig; None takes the current one."""
+    cores: int = 4
+    """CPU cores of a worker."""
+    memory: str = "16Gi"
+    """Memory of a worker, as Kubernetes writes it."""
+    gpus: int = 0
+    """GPUs of a worker's pod: 0 or 1, for a pod is one worker."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What the cluster calls a GPU."""
+    volumes: tuple[str, ...] = ()
+    """PersistentVolumeClaims with images and models, as "claim:/path"; this command must see the
+    same files under the same paths."""
+    secrets: tuple[str, ...] = ()
+    """Secrets whose keys become variables of the workers, as those of an object storage."""
+    tls_secret: str | None = None
+    """Secret with ca.crt, tls.crt and tls.key; scheduler and workers then speak TLS only."""
+    service_account: str | None = None
+    """Of the pods; None takes the namespace's default, which needs no rights."""
+    node_selector: tuple[str, ...] = ()
+    """Labels of the nodes that workers may run on, as "name=value"."""
+    tolerations: tuple[str, ...] = ()
+    """Taints of nodes that workers put up with, by their keys."""
+    pull_secret: str | None = None
+    """Secret for the registry of the image."""
+
+
+@dataclass(frozen=True)
 class ClusterOptions:
     """Who computes."""
 

@@ -129,8 +129,9 @@ def _segment_tiles(
     trouble = Trouble(resumed=bool(finished))
     report_progress(run, "tiles", finished, len(tiles), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, wanted, trouble, ledger.flush, job.mask
-    ):
+        run.client, plan, pixels, writer, run.name, run.plugin, wanted, trouble, ledger.flush,
+        job.mask,
+    ):  # fmt: skip
         ledger.add(record)
         finished += 1
         computed += sum(record.counts)
