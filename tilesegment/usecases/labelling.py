@@ -73,6 +73,7 @@ def announce(job: Job) -> None:
     """Let readers of the image find its new labels."""
     if job.inside:
         list_labels(job.directory.parent, job.name, job.image.version)
+    if job.inside and not job.image.is_original:
         refresh_consolidated(job.directory.parent.parent)
 
 

@@ -49,7 +49,7 @@ def _reader(path: Path, head: bytes) -> Source:
 
         return georeferenced(source, path)
     raise InputError(
-        f"{path}: it is no image that can be imported; "
+        f"{path}: it is no image that can be read; "
         "needed is a slide (SVS, NDPI, MRXS, SCN, ...), a TIFF, a PNG or a JPEG"
     )
 

@@ -89,6 +89,8 @@ class ImageInfo:
     """The three channels are red, green and blue, and are looked at together."""
     decodes_whole_rows: bool = False
     """A narrow window costs as much as one over the full width (strips of a TIFF)."""
+    tile: YX | None = None
+    """What the file decodes as one piece; None where it has no tiles, or nobody has told."""
     georeferencing: Georeferencing | None = None
     """Where on the Earth the image lies."""
     nodata: float | None = None
