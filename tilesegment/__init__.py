@@ -24,8 +24,10 @@ _HOMES = {
     "RunOptions": "tilesegment.config",
     "Sampling": "tilesegment.usecases.train",
     "Segmentation": "tilesegment.usecases.label_sources",
+    "SlurmOptions": "tilesegment.config",
     "UNet": "tilesegment.model.unet",
     "Validation": "tilesegment.usecases.train",
+    "WorkerRange": "tilesegment.config",
     "check": "tilesegment.usecases.check",
     "evaluate": "tilesegment.usecases.evaluate",
     "export_labels": "tilesegment.storage.exporting",
@@ -36,6 +38,7 @@ _HOMES = {
     "repair": "tilesegment.usecases.repair",
     "save_model": "tilesegment.model.file",
     "segment": "tilesegment.usecases.segment",
+    "segment_many": "tilesegment.usecases.batch",
     "train": "tilesegment.usecases.train",
     "verify": "tilesegment.usecases.verify",
 }
@@ -55,8 +58,10 @@ __all__ = [
     "RunOptions",
     "Sampling",
     "Segmentation",
+    "SlurmOptions",
     "UNet",
     "Validation",
+    "WorkerRange",
     "__version__",
     "check",
     "evaluate",
@@ -68,12 +73,19 @@ __all__ = [
     "repair",
     "save_model",
     "segment",
+    "segment_many",
     "train",
     "verify",
 ]
 
 if TYPE_CHECKING:
-    from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
+    from tilesegment.config import (
+        ClusterOptions,
+        ForeignOptions,
+        RunOptions,
+        SlurmOptions,
+        WorkerRange,
+    )
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
     from tilesegment.storage.exporting import PolygonOptions, export_labels
@@ -83,6 +95,7 @@ if TYPE_CHECKING:
     from tilesegment.training.dataset import LabelRule
     from tilesegment.training.loop import Recipe
     from tilesegment.training.weight_map import BorderWeight
+    from tilesegment.usecases.batch import segment_many
     from tilesegment.usecases.check import check
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation

@@ -49,17 +49,120 @@ def check_average(average: int) -> int:
 
 
 @dataclass(frozen=True)
+class WorkerRange:
+    """How many workers a run has: they may come and go between these numbers."""
+
+    least: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most:
+            raise OptionError(
+                f"--workers {self.least}:{self.most} is no range; write 2:16 for at least 2 and at "
+                "most 16"
+            )
+
+
+def parse_workers(text: str) -> int | WorkerRange:
+    """A number of workers, or a range.
+
+    Raises:
+        OptionError: if it is neither.
+
+    >>> parse_workers("4"), parse_workers("2:16")
+    (4, WorkerRange(least=2, most=16))
+    """
+    least, colon, most = text.partition(":")
+    try:
+        if colon:
+            return WorkerRange(int(least), int(most))
+        return WorkerRange(int(least), int(least)).most
+    except ValueError as error:
+        raise OptionError(
+            f"--workers {text} is no number of workers; write 4, or 2:16 for a number that adapts"
+        ) from error
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """One job of `--cluster slurm`: what is asked of the batch system for some workers."""
+
+    queue: str | None = None
+    """Slurm's partition; None takes the default one."""
+    account: str | None = None
+    """Who pays; None takes the default."""
+    walltime: str = "01:00:00"
+    """Time that a job may run, as Slurm writes it: minutes, HH:MM:SS or D-HH:MM:SS. Workers leave
+    a little earlier, and others take their place."""
+    cores: int = 4
+    """CPU cores of a job."""
+    memory: str = "16GB"
+    """Memory of a job."""
+    gpus: int = 0
+    """GPUs of a job: one worker each. Without any a job is one worker on its cores."""
+    interface: str | None = None
+    """Network interface that scheduler and workers talk over, as "ib0"; None takes the default."""
+    prologue: tuple[str, ...] = ()
+    """Lines of shell before the worker starts, as "module load cuda"."""
+    directives: tuple[str, ...] = ()
+    """Further options of sbatch, as "--constraint=a100"."""
+    folder: str = "tilesegment-slurm"
+    """Where the logs of the jobs and their certificates go; all nodes must see it."""
+
+
+@dataclass(frozen=True)
+class KubernetesOptions:
+    """The pods of `--cluster kubernetes`: a scheduler, and workers of one kind."""
+
+    image: str | None = None
+    """Container image with this version of tilesegment, as deploy/docker makes it; needed."""
+    namespace: str | None = None
+    """Where the pods are made; None takes that of the current context, or of this pod."""
+    context: str | None = None
+    """Of the kubeconfig; None takes the current one."""
+    cores: int = 4
+    """CPU cores of a worker."""
+    memory: str = "16Gi"
+    """Memory of a worker, as Kubernetes writes it."""
+    gpus: int = 0
+    """GPUs of a worker's pod: 0 or 1, for a pod is one worker."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What the cluster calls a GPU."""
+    volumes: tuple[str, ...] = ()
+    """PersistentVolumeClaims with images and models, as "claim:/path"; this command must see the
+    same files under the same paths."""
+    secrets: tuple[str, ...] = ()
+    """Secrets whose keys become variables of the workers, as those of an object storage."""
+    tls_secret: str | None = None
+    """Secret with ca.crt, tls.crt and tls.key; scheduler and workers then speak TLS only."""
+    service_account: str | None = None
+    """Of the pods; None takes the namespace's default, which needs no rights."""
+    node_selector: tuple[str, ...] = ()
+    """Labels of the nodes that workers may run on, as "name=value"."""
+    tolerations: tuple[str, ...] = ()
+    """Taints of nodes that workers put up with, by their keys."""
+    pull_secret: str | None = None
+    """Secret for the registry of the image."""
+
+
+@dataclass(frozen=True)
 class ClusterOptions:
     """Who computes."""
 
     kind: str = "cpu"
-    """cpu, gpu, auto, or the address of a running scheduler (tls://host:port, tcp://host:port)."""
-    workers: int | None = None
-    """Number of worker processes; None chooses: one per GPU, or one per four CPU cores."""
+    """cpu, gpu, auto, slurm, or the address of a running scheduler (tls://host:port,
+    tcp://host:port)."""
+    workers: int | WorkerRange | None = None
+    """Number of worker processes, or a range between which they come and go; None chooses: one per
+    GPU, one per four CPU cores, or one job of Slurm's."""
     memory_limit: str | None = None
     """Memory at which a worker is restarted, as "8GB"; None divides the machine's."""
     insecure: bool = False
     """Whether a scheduler on another machine may be spoken to without encryption."""
+    wait_seconds: float = 3600.0
+    """How long a run waits while it has no worker, before it stops and can be resumed."""
+    slurm: SlurmOptions = SlurmOptions()
+    """What a job of `--cluster slurm` asks for."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tilesegment_cli.info import info
 from tilesegment_cli.models import models
 from tilesegment_cli.plan import plan
 from tilesegment_cli.run import run
+from tilesegment_cli.settings import load_settings, with_source
 from tilesegment_cli.train import train
 from tilesegment_cli.verify import verify
 from tilesegment_cli.view import view
@@ -25,7 +26,14 @@ _INTERRUPTED = 130
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="tilesegment")
-def tilesegment() -> None:
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Settings: clusters by name, defaults of options. Otherwise tilesegment.toml of the "
+    "working directory, or of the user's configuration folder.",
+)
+@click.pass_context
+def tilesegment(context: click.Context, config: str | None) -> None:
     """Segment images of any size with a U-Net, exactly as one forward pass would.
 
     \b
@@ -34,8 +42,10 @@ def tilesegment() -> None:
       tilesegment run slide.zarr
       tilesegment export slide.zarr overlay.png
 
-    Every option can also be given as an environment variable: TILESEGMENT_RUN_CLUSTER=gpu.
+    Every option can also be given as an environment variable, TILESEGMENT_RUN_CLUSTER=gpu, or in a
+    settings file; what is typed comes first.
     """
+    load_settings(context, config)
 
 
 for command in (
@@ -63,6 +73,9 @@ def main() -> None:
         tilesegment(auto_envvar_prefix="TILESEGMENT", standalone_mode=False)
     except TilesegmentError as error:
         click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.BadParameter as error:
+        with_source(error).show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 
 from tilesegment.config import MOST_VIEWS, ClusterOptions, ForeignOptions, Normalise, RunOptions
+from tilesegment_cli.settings import with_profile
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -144,8 +145,9 @@ def cluster_options(command: Command) -> Command:
                 "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|tls://HOST:PORT|tcp://HOST:PORT",
-                help="This machine's cores, its GPUs (one worker each), or a running scheduler.",
+                metavar="cpu|gpu|auto|tls://HOST:PORT|tcp://HOST:PORT|NAME",
+                help="This machine's cores, its GPUs (one worker each), a running scheduler, or a "
+                "cluster that the settings name.",
             ),
             click.option(
                 "--workers",
@@ -176,7 +178,9 @@ def _gathered(
 
     @wraps(command)
     def gathered(**values: Any) -> Any:
-        chosen = kind(**{key: values.pop(key) for key in gathers})
+        chosen = kind(**{key: values.pop(key) for key in gathers if key in values})
+        if isinstance(chosen, ClusterOptions):
+            chosen = with_profile(chosen)
         return command(**values, **{name: chosen})
 
     for option in reversed(options):

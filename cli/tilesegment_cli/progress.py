@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +40,31 @@ def show_run() -> "Iterator[Callable[[RunProgress], None]]":
     if not sys.stderr.isatty():
         yield _Lines().update
         return
-    columns = (
+    with _progress() as progress:
+        yield _Bars(progress).update
+
+
+@contextmanager
+def show_batch() -> "Iterator[Callable[[str, RunProgress], None]]":
+    """A callback for `tilesegment.segment_many`: each image in turn gets the display of a run."""
+    if not sys.stderr.isatty():
+        yield _Images(lambda text: click.echo(text, err=True), _Lines).update
+        return
+    with _progress() as progress:
+
+        def clear() -> _Bars:
+            for task in progress.task_ids:
+                progress.remove_task(task)
+            return _Bars(progress)
+
+        def say(text: str) -> None:
+            progress.console.print(text, highlight=False, markup=False)
+
+        yield _Images(say, clear).update
+
+
+def _progress() -> Progress:
+    return Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -47,9 +72,26 @@ def show_run() -> "Iterator[Callable[[RunProgress], None]]":
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Bars(progress).update
+
+
+class _Images:
+    """A line for each image that is begun, and a display of its own."""
+
+    def __init__(self, say: "Callable[[str], None]", make: "Callable[[], _Bars | _Lines]") -> None:
+        self._say, self._make = say, make
+        self._image = ""
+        self._begun = 0
+        self._display: _Bars | _Lines
+
+    def update(self, image: str, run: "RunProgress") -> None:
+        if image != self._image:
+            if not self._begun and run.dashboard:
+                self._say(f"Dashboard: {run.dashboard}")
+            self._image, self._begun, self._display = image, self._begun + 1, self._make()
+            self._say(f"{image}:")
+        self._display.update(replace(run, dashboard=None))
 
 
 def _unit(run: "RunProgress") -> str:

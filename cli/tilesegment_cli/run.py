@@ -2,16 +2,19 @@
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from tilesegment.errors import IncompleteError, OptionError, PreemptedError
+from tilesegment_cli import batch
+from tilesegment_cli.images import find_images, is_pattern, refuse_no_image
 from tilesegment_cli.options import cluster_options, foreign_options, human_seconds, run_options
-from tilesegment_cli.progress import show_run
+from tilesegment_cli.progress import show_batch, show_run
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
@@ -27,9 +30,18 @@ Examples:
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run 'slides/*.zarr'
+  tilesegment run --from slides.txt --cluster gpu
 """
 )
-@click.argument("image", type=click.Path())
+@click.argument("image", type=click.Path(), nargs=-1)
+@click.option(
+    "--from",
+    "listed",
+    type=click.File(),
+    metavar="FILE",
+    help="Segment the images that this file names too, one a line; - reads them from stdin.",
+)
 @run_options
 @foreign_options
 @click.option("--labels", metavar="NAME", help="Name of the label image; default: the model's.")
@@ -68,8 +80,11 @@ Examples:
 )
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_context
 def run(
-    image: str,
+    context: click.Context,
+    image: tuple[str, ...],
+    listed: TextIO | None,
     model: str,
     options: "RunOptions",
     foreign: "ForeignOptions",
@@ -90,45 +105,98 @@ def run(
     every tile size and number of workers. They become an OME-Zarr label image in
     IMAGE/labels/NAME, visible once it is whole. Run the same command again to resume.
 
+    Several images, a pattern or a list share one cluster and one loaded model. One that fails
+    does not stop the others; the table at the end tells what became of each. The same command
+    again does what is missing.
+
     \b
     Exit codes: 0 done; 1 error; 2 usage; 3 the labels belong to another run;
     4 stopped before the end, run again to resume; 5 some tiles failed everywhere;
-    75 stopped by a batch system (SIGTERM), run again to resume.
+    75 stopped by a batch system (SIGTERM), run again to resume. Of several images, the worst.
     """
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
     if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
+    if not image and listed is None:
+        refuse_no_image(context)
+    if len(image) != 1 or listed is not None or is_pattern(image[0]):
+        if output is not None or repair:
+            raise OptionError("--output and --repair are for one image")
+        _run_many(
+            find_images(image, listed),
+            as_json,
+            model=model,
+            labels=labels,
+            options=options,
+            foreign=foreign,
+            cluster=cluster,
+            overwrite=overwrite,
+            take_over=take_over,
+            allow_partial=allow_partial,
+            keep_ledger=keep_ledger,
+            verify=verify,
+        )
+        return
+    with _stopped_by_signals(), show_run() as report:
+        if repair:
+            summary = repair_labels(
+                image[0],
+                model,
+                labels=labels,
+                output=output,
+                options=options,
+                foreign=foreign,
+                cluster=cluster,
+                report=report,
+            )
+        else:
+            summary = segment(
+                image[0],
+                model,
+                labels=labels,
+                output=output,
+                options=options,
+                foreign=foreign,
+                cluster=cluster,
+                overwrite=overwrite,
+                take_over=take_over,
+                allow_partial=allow_partial,
+                keep_ledger=keep_ledger,
+                verify=verify,
+                report=report,
+            )
+    click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
+
+
+def _run_many(images: list[str], as_json: bool, **arguments: Any) -> None:
+    """Segment images one after the other; the table tells of all that were tried, come what may."""
+    from tilesegment.usecases.batch import ImageOutcome, segment_many
+
+    outcomes: list[ImageOutcome] = []
+
+    def finished(outcome: ImageOutcome) -> None:
+        outcomes.append(outcome)
+        batch.tell_finished(outcome, len(outcomes), len(images))
+
     try:
-        with _stop_on_sigterm(), show_run() as report:
-            if repair:
-                summary = repair_labels(
-                    image,
-                    model,
-                    labels=labels,
-                    output=output,
-                    options=options,
-                    foreign=foreign,
-                    cluster=cluster,
-                    report=report,
-                )
-            else:
-                summary = segment(
-                    image,
-                    model,
-                    labels=labels,
-                    output=output,
-                    options=options,
-                    foreign=foreign,
-                    cluster=cluster,
-                    overwrite=overwrite,
-                    take_over=take_over,
-                    allow_partial=allow_partial,
-                    keep_ledger=keep_ledger,
-                    verify=verify,
-                    report=report,
-                )
+        with _stopped_by_signals(), show_batch() as report:
+            segment_many(images, report=report, finished=finished, **arguments)
+    finally:
+        if outcomes and as_json:
+            click.echo(json.dumps(batch.as_json(outcomes, len(images))))
+        elif outcomes:
+            batch.print_table(outcomes, len(images))
+    sys.exit(batch.exit_code(outcomes))
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C become the errors that say how to go on."""
+    try:
+        with _stop_on_sigterm():
+            yield
     except _Terminated as signalled:
         raise PreemptedError(
             "asked to stop (SIGTERM); run the same command again to go on: finished tiles are kept"
@@ -137,7 +205,6 @@ def run(
         raise IncompleteError(
             "stopped; run the same command again to go on: finished tiles are kept"
         ) from interrupt
-    click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
 
 
 class _Terminated(KeyboardInterrupt):

@@ -24,7 +24,7 @@ from distributed.comm import connect
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
-from tilesegment.config import ClusterOptions
+from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.memory import ENVIRONMENT
 
@@ -58,9 +58,15 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def most_workers(options: ClusterOptions) -> int | None:
+    """The largest number of workers that is asked for; None leaves it to the kind of cluster."""
+    workers = options.workers
+    return workers.most if isinstance(workers, WorkerRange) else workers
+
+
 def local_workers(options: ClusterOptions) -> int:
-    """Worker processes of the embedded cluster."""
-    return options.workers or max(1, usable_cores() // _CORES_PER_WORKER)
+    """Worker processes of the embedded cluster, at most."""
+    return most_workers(options) or max(1, usable_cores() // _CORES_PER_WORKER)
 
 
 def inference_threads(options: ClusterOptions) -> int | None:
@@ -210,13 +216,14 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
             "no GPU found (NVIDIA driver not loaded, or CUDA_VISIBLE_DEVICES hides them); "
             "use --cluster cpu"
         )
-    if options.workers and options.workers > found:
-        raise ClusterError(f"{options.workers} workers asked for, but there are {found} GPU(s)")
+    wanted = most_workers(options)
+    if wanted and wanted > found:
+        raise ClusterError(f"{wanted} workers asked for, but there are {found} GPU(s)")
     from dask_cuda import LocalCUDACluster
 
     with (
         LocalCUDACluster(
-            n_workers=options.workers,
+            n_workers=wanted,
             threads_per_worker=1 + _TASK_THREADS,
             **_local_arguments(options),
         ) as cluster,

@@ -98,6 +98,7 @@ def segment_tiles(
     plan: Plan,
     pixels: MirroredPixels,
     writer: TileWriter,
+    run: str,
     plugin: str,
     done: Container[int],
     trouble: Trouble,
@@ -113,6 +114,7 @@ def segment_tiles(
         plan: what is to be done.
         pixels: of the image.
         writer: of the labels.
+        run: name of the run.
         plugin: name of the model's plugin.
         done: numbers of the tiles that are done.
         trouble: takes note of what fails; tells afterwards which tiles are quarantined.
@@ -124,7 +126,7 @@ def segment_tiles(
     """
     grid = plan.grid
     regions = (
-        _region_graph(plan, region, tiles, pixels, writer, plugin, mask)
+        _region_graph(plan, region, tiles, pixels, writer, run, plugin, mask)
         for region in plan.region_list()
         if (tiles := [tile for tile in region.tiles() if grid.number(tile) not in done])
     )
@@ -132,7 +134,7 @@ def segment_tiles(
     def alone(number: int, attempt: int) -> Batch:
         tile = grid.tile_at(number)
         region = Region(tile.plane, tile.row, tile.column, 1, 1)
-        return _region_graph(plan, region, [tile], pixels, writer, plugin, mask, attempt)
+        return _region_graph(plan, region, [tile], pixels, writer, run, plugin, mask, attempt)
 
     yield from _settle(client, regions, alone, trouble, idle)
 
@@ -163,7 +165,11 @@ def derive_levels(
 
 
 def check_windows(
-    client: Client, checker: WindowChecker, windows: Iterable[tuple[int, Window]], plugin: str
+    client: Client,
+    checker: WindowChecker,
+    windows: Iterable[tuple[int, Window]],
+    run: str,
+    plugin: str,
 ) -> Iterator[WindowCheck]:
     """Compute windows, each a plane and a rectangle, again; yield each finding as it comes.
 
@@ -171,7 +177,7 @@ def check_windows(
         TilesegmentError: if one cannot be computed.
     """
     batches = (
-        _check_graph(checker, number, plane, window, plugin)
+        _check_graph(checker, number, plane, window, run, plugin)
         for number, (plane, window) in enumerate(windows)
     )
     for number, outcome in _compute(client, batches, _TILES_AHEAD, idle=lambda: None):
@@ -312,12 +318,13 @@ def _region_graph(
     tiles: Iterable[Tile],
     pixels: MirroredPixels,
     writer: TileWriter,
+    run: str,
     plugin: str,
     mask: Mask | None,
     attempt: int = 0,
 ) -> Batch:
-    """Names carry the plugin's, which is new for each run: dask never returns an older result."""
-    name = f"{plugin}-{region.plane}-{region.first_row}-{region.first_column}-{attempt}"
+    """Names carry the run's, which is new for each: dask never returns an older result."""
+    name = f"{run}-{region.plane}-{region.first_row}-{region.first_column}-{attempt}"
     haloed = _haloed_blocks(plan, region, pixels, name)
     grid = plan.grid
     shown, labels, records = {}, {}, {}
@@ -379,9 +386,9 @@ def _steps(cuts: list[int]) -> tuple[int, ...]:
 
 
 def _check_graph(
-    checker: WindowChecker, number: int, plane: int, window: Window, plugin: str
+    checker: WindowChecker, number: int, plane: int, window: Window, run: str, plugin: str
 ) -> Batch:
-    name = f"check-{plugin}-{number}"
+    name = f"check-{run}-{number}"
     with dask.annotate(executor=plugin, resources={plugin: 1}):
         tasks = {name: (checker.check, plane, window, plugin)}
         return Batch(HighLevelGraph.from_collections(name, tasks), {name: number})

@@ -93,8 +93,9 @@ def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> d
     finished, computed = len(done), 0
     report_progress(run, "tiles", finished, len(plan.grid), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, done, trouble, ledger.flush, job.mask
-    ):
+        run.client, plan, pixels, writer, run.name, run.plugin, done, trouble, ledger.flush,
+        job.mask,
+    ):  # fmt: skip
         ledger.add(record)
         finished += 1
         computed += sum(record.counts)

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import TilesegmentError
 from tilesegment.model import zoo
-from tilesegment.model.opening import open_model
+from tilesegment.model.opening import Model, open_model
 from tilesegment.storage.labels import (
     beside_labels,
     finish_swap,
@@ -43,14 +43,16 @@ from tilesegment.usecases.verify import (
     verify_labels,
 )
 from tilesegment.usecases.workers import (
+    Models,
     Progress,
     Run,
     agree_on_workers,
-    model_on_workers,
     with_known_statistics,
 )
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from tilesegment.execution.worker import WorkerKind
 
 
@@ -101,54 +103,97 @@ def segment(
         OutputError: the labels cannot be written.
         VerificationError: labels that were computed again are others.
     """
-    from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
+    from tilesegment.execution.cluster import open_cluster, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
-    if verify:
-        refuse_fixed_input(opened)
-    job = prepare_job(image, opened, labels, output, options)
-    swapped = finish_swap(job.directory)
-    refuse_foreign(job.directory, overwrite)
-    kept = None if overwrite and not swapped else published_provenance(job.directory)
+    wishes = Wishes(labels, output, overwrite, take_over, allow_partial, keep_ledger, verify)
+    prepared = prepare(image, opened, options, wishes)
     cluster = resolve_kind(cluster)
-    with open_cluster(cluster) as client:
-        workers = agree_on_workers(client, cluster, job)
-        job = with_known_statistics(job, client, workers, kept, report)
-        fingerprint = job.fingerprint(workers.precision)
-        if overwrite and kept is not None and kept.get("fingerprint") != fingerprint:
-            kept = None
-        if kept is not None:
-            refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
-            if not verify:
-                return _complete(job, kept, allow_partial)
-        on_workers = job.worker_model(workers, inference_threads(cluster))
-        with model_on_workers(client, on_workers, report) as run:
-            if kept is not None:
-                summary = _complete(job, kept, allow_partial)
-            else:
-                summary = _compute(
-                    job, run, workers, overwrite, take_over, allow_partial, keep_ledger
-                )
-            if verify:
-                refuse_unequal(verify_labels(job, run, workers, verify, seed=0), job.directory)
-            return replace(summary, verified=verify)
+    with open_cluster(cluster) as client, Models(client) as models:
+        return segment_prepared(prepared, wishes, client, cluster, models, report)
 
 
-def _compute(
-    job: Job,
-    run: Run,
-    workers: "WorkerKind",
-    overwrite: bool,
-    take_over: bool,
-    allow_partial: bool,
-    keep_ledger: bool,
+@dataclass(frozen=True)
+class Wishes:
+    """Where the labels go, and what is done with them beside computing; see `segment`."""
+
+    labels: str | None = None
+    output: str | Path | None = None
+    overwrite: bool = False
+    take_over: bool = False
+    allow_partial: bool = False
+    keep_ledger: bool = False
+    verify: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job, and what stands where its labels go."""
+
+    job: Job
+    kept: Mapping[str, Any] | None
+    """Provenance of finished labels, unless they are to be replaced."""
+
+
+def prepare(image: str | Path, model: Model, options: RunOptions, wishes: Wishes) -> Prepared:
+    """All that can be found out before there are workers; raises as `segment` does."""
+    if wishes.verify:
+        refuse_fixed_input(model)
+    job = prepare_job(image, model, wishes.labels, wishes.output, options)
+    swapped = finish_swap(job.directory)
+    refuse_foreign(job.directory, wishes.overwrite)
+    replaced = wishes.overwrite and not swapped
+    return Prepared(job, None if replaced else published_provenance(job.directory))
+
+
+def segment_prepared(
+    prepared: Prepared,
+    wishes: Wishes,
+    client: "Client",
+    cluster: ClusterOptions,
+    models: Models,
+    report: Callable[[Progress], None] | None,
 ) -> RunSummary:
+    """Segment one image on workers that are there; raises as `segment` does.
+
+    Args:
+        prepared: what is to be done.
+        wishes: what is done with the labels.
+        client: of the workers.
+        cluster: where they come from, resolved.
+        models: what they hold.
+        report: called after each tile.
+    """
+    from tilesegment.execution.cluster import inference_threads
+
+    job, kept = prepared.job, prepared.kept
+    workers = agree_on_workers(client, cluster, job)
+    job = with_known_statistics(job, client, workers, kept, report)
+    fingerprint = job.fingerprint(workers.precision)
+    if wishes.overwrite and kept is not None and kept.get("fingerprint") != fingerprint:
+        kept = None
+    if kept is not None:
+        refuse_other_run(kept["fingerprint"], fingerprint, job.directory)
+        if not wishes.verify:
+            return _complete(job, kept, wishes.allow_partial)
+    run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
+    if kept is not None:
+        summary = _complete(job, kept, wishes.allow_partial)
+    else:
+        summary = _compute(job, run, workers, wishes)
+    if wishes.verify:
+        found = verify_labels(job, run, workers, wishes.verify, seed=0)
+        refuse_unequal(found, job.directory)
+    return replace(summary, verified=wishes.verify)
+
+
+def _compute(job: Job, run: Run, workers: "WorkerKind", wishes: Wishes) -> RunSummary:
     """Begin or resume a run, and publish its labels."""
     tiles = job.ledger_fingerprint(workers)
-    target = _place(job, tiles, overwrite, take_over)
-    with Ledger(target.directory, tiles, take_over=take_over) as ledger:
-        summary = _run(target, run, ledger, workers, allow_partial)
-        ledger.remove(target.checksums / "ledger" if keep_ledger else None)
+    target = _place(job, tiles, wishes.overwrite, wishes.take_over)
+    with Ledger(target.directory, tiles, take_over=wishes.take_over) as ledger:
+        summary = _run(target, run, ledger, workers, wishes.allow_partial)
+        ledger.remove(target.checksums / "ledger" if wishes.keep_ledger else None)
     if target.directory != job.directory:
         swap_labels(target.directory, job.directory)
     announce(job)

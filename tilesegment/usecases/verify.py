@@ -191,7 +191,7 @@ def verify_labels(
     )
     checks = []
     report_progress(run, "windows", 0, windows, 0)
-    for check in check_windows(run.client, checker, chosen, run.name):
+    for check in check_windows(run.client, checker, chosen, run.name, run.plugin):
         checks.append(check)
         pixels = sum(each.height * each.width for each in checks)
         report_progress(run, "windows", len(checks), windows, pixels)

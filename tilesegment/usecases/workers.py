@@ -4,7 +4,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,8 @@ class Run:
     client: "Client"
     name: str
     """New for each run, so that dask never returns an older result."""
+    plugin: str
+    """Name of the plugin that holds the model on each worker; empty if none does."""
     report: Callable[[Progress], None] | None
 
 
@@ -67,6 +69,8 @@ def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "Wo
 
     precision = job.description.precision(job.options.precision)
     answers = client.run(describe_worker, cluster.kind, precision, job.image.location)
+    if not answers:
+        raise ClusterError("no worker is left; run the same command again")
     blind = [address for address, (_, sees) in answers.items() if not sees]
     if blind:
         raise ClusterError(
@@ -94,13 +98,46 @@ def model_on_workers(
     """Every worker holds the model while the block lasts."""
     from tilesegment.execution.worker import ModelPlugin
 
-    run = Run(client, f"tilesegment-{uuid.uuid4().hex[:12]}", report)
+    name = _new_name("tilesegment")
+    run = Run(client, name, name, report)
     try:
-        client.register_plugin(ModelPlugin(run.name, model), name=run.name)
+        client.register_plugin(ModelPlugin(run.plugin, model), name=run.plugin)
         yield run
     finally:
         with suppress(OSError, CancelledError):
-            client.unregister_worker_plugin(run.name)
+            client.unregister_worker_plugin(run.plugin)
+
+
+def _new_name(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+class Models:
+    """The model that workers hold for several runs, loaded anew only where the next needs another.
+
+    Use it as a context: the workers let the model go at its end.
+    """
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._stack = ExitStack()
+        self._held: tuple[WorkerModel, Run] | None = None
+
+    def __enter__(self) -> "Models":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def run(self, model: "WorkerModel", report: Callable[[Progress], None] | None) -> Run:
+        """A run on workers that hold this model."""
+        if self._held is None or self._held[0] != model:
+            self._stack.close()
+            self._held = (
+                model,
+                self._stack.enter_context(model_on_workers(self._client, model, None)),
+            )
+        return replace(self._held[1], name=_new_name("tilesegment"), report=report)
 
 
 def with_known_statistics(
@@ -136,7 +173,7 @@ def with_known_statistics(
 def _measure(
     job: Job, client: "Client", report: Callable[[Progress], None] | None
 ) -> list[dict[str, Any]]:
-    run = Run(client, f"statistics-{uuid.uuid4().hex[:12]}", report)
+    run = Run(client, _new_name("statistics"), "", report)
     source = job.plan.source
 
     def tell(done: int, total: int, pixels: int) -> None:
