@@ -27,8 +27,9 @@ from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Layout
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
-from tilesegment.storage.importing.pyramid import halve, level_sizes, quarters, twice
-from tilesegment.storage.importing.source import TCZYX, ImageInfo, Pixels, Plane, Source, Window
+from tilesegment.storage.importing.part import Halved
+from tilesegment.storage.importing.pyramid import level_sizes
+from tilesegment.storage.importing.source import TCZYX, ImageInfo, Plane, Source, Window
 from tilesegment.storage.importing.writer import create_array
 from tilesegment.storage.inventory import Inventory
 
@@ -70,7 +71,7 @@ class OriginalStore(Store):  # type: ignore[misc]
     @property
     def info(self) -> ImageInfo:
         """What is known of the file."""
-        return self._opened.source.info
+        return self._opened.info
 
     async def get(
         self,
@@ -144,15 +145,20 @@ def _unpickled(path: Path) -> OriginalStore:
 class _Opened:
     """A file that this process has opened, and how it is cut into chunks."""
 
-    source: Source
+    levels: tuple[Source, ...]
+    """Each the one before, halved."""
     layouts: tuple[Layout, ...]
     name: str
+
+    @property
+    def info(self) -> ImageInfo:
+        return self.levels[0].info
 
     @cached_property
     def documents(self) -> dict[str, bytes]:
         """The metadata that the import would write, but for chunks and display windows."""
         documents: dict[str, Any] = {}
-        memory, info = MemoryStore(documents), self.source.info
+        memory, info = MemoryStore(documents), self.info
         group = zarr.create_group(memory)
         arrays = [
             create_array(StorePath(memory, str(number)), level, info, compressed=False)
@@ -167,12 +173,12 @@ class _Opened:
 
     def _sampled(self) -> ValueRange:
         """Values in the middle of the image, for the contrast at which it is first shown."""
-        shape = self.source.info.shape
-        if self.source.info.dtype == np.uint8:
+        shape = self.info.shape
+        if self.info.dtype == np.uint8:
             return ValueRange((0.0,) * shape.c, (255.0,) * shape.c)
         size = YX(min(_SAMPLE_SIDE, shape.y), min(_SAMPLE_SIDE, shape.x))
         middle = Window(YX((shape.y - size.y) // 2, (shape.x - size.x) // 2), size)
-        return ValueRange.of(self.read(0, Plane(shape.t // 2, shape.z // 2), middle))
+        return ValueRange.of(self.levels[0].read(Plane(shape.t // 2, shape.z // 2), middle))
 
     def chunk(self, level: int, numbers: list[int]) -> bytes:
         """One chunk of all channels, of full size also at the image's rim."""
@@ -183,24 +189,12 @@ class _Opened:
             min(layout.chunks.y, layout.shape.y - origin.y),
             min(layout.chunks.x, layout.shape.x - origin.x),
         )
-        pixels = self.read(level, Plane(at.get("t", 0), at.get("z", 0)), Window(origin, size))
+        plane = Plane(at.get("t", 0), at.get("z", 0))
+        pixels = self.levels[level].read(plane, Window(origin, size))
         missing = (layout.chunks.y - size.y, layout.chunks.x - size.x)
         if any(missing):
             pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1])))
         return pixels.tobytes()
-
-    def read(self, level: int, plane: Plane, window: Window) -> Pixels:
-        """Pixels of a window inside a level, (c, y, x), as the import stores them."""
-        if level == 0:
-            return self.source.read(plane, window)
-        below = YX(self.layouts[level - 1].shape.y, self.layouts[level - 1].shape.x)
-        info = self.source.info
-        halved = np.empty((info.shape.c, *window.size), info.dtype)
-        # In quarters, so that no window grows on the way down.
-        for part in quarters(window.size):
-            fine = self.read(level - 1, plane, twice(window, part, below))
-            halved[:, *part.slices] = halve(fine, info.nodata)
-        return halved
 
 
 @lru_cache(maxsize=2)
@@ -212,7 +206,11 @@ def _open(path: Path, changed_ns: int, tells: bool) -> _Opened:
         source = open_source(path)
     finally:
         logger.disabled = False
-    return _Opened(source, tuple(_layouts(source.info)), path.stem)
+    levels: list[Source] = [source]
+    layouts = list(_layouts(source.info))
+    for _ in layouts[1:]:
+        levels.append(Halved(levels[-1]))
+    return _Opened(tuple(levels), tuple(layouts), path.stem)
 
 
 def _layouts(info: ImageInfo) -> Iterator[Layout]:

@@ -61,6 +61,11 @@ class Window:
     size: YX
     """Rows and columns, at least one each."""
 
+    @classmethod
+    def at(cls, y: int, x: int, height: int, width: int) -> "Window":
+        """The rectangle of this size whose first pixel is at row y, column x."""
+        return cls(YX(y, x), YX(height, width))
+
     @property
     def slices(self) -> tuple[slice, slice]:
         (y, x), (height, width) = self.origin, self.size

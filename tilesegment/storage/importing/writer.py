@@ -30,6 +30,7 @@ from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
+from tilesegment.storage.importing.part import Part, cut
 from tilesegment.storage.importing.pyramid import halve, level_sizes, quarters, twice
 from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source
 
@@ -90,6 +91,7 @@ def import_image(
     *,
     pixel_size_um: float | None = None,
     fill_nodata: float | None = None,
+    part: Part = Part(),  # noqa: B008 - frozen
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -98,18 +100,21 @@ def import_image(
     `pixel_size_um` is the size of a pixel in micrometres, and goes before what the file says.
     `fill_nodata` is put in the place of pixels that hold nothing: NaN, and the nodata value of
     a GeoTIFF. The CRS and affine of a GeoTIFF are kept (`storage.geozarr`).
+    `part` is what is imported of the source: by default all of it.
     An existing image is replaced, with its labels, if `overwrite` is given, and only once the
     new one is whole. Memory is bounded whatever the size of the image.
 
     Raises InputError if the source cannot be read or holds nothing but nodata, OutputError if
-    the output exists or cannot be written, OptionError for a pixel size that is none, or a
-    value that the pixels cannot have. Then nothing is left behind.
+    the output exists or cannot be written, OptionError for a pixel size that is none, a
+    value that the pixels cannot have, or a part that is not in the source. Then nothing is left
+    behind.
     """
     started = time.perf_counter()
     source, output = Path(source), Path(output)
     _check_pixel_size(pixel_size_um)
     _check_output(output, overwrite)
-    with open_source(source) as opened:
+    with open_source(source) as whole:
+        opened = cut(whole, part, source)
         info = opened.info
         _check_fill(fill_nodata, info, source)
         pixel_size = _known_pixel_size(info, pixel_size_um, source)
