@@ -99,10 +99,18 @@ def balanced(network: UNet) -> UNet:
     return network
 
 
-def load_predictor(model: Path, dtype: str, average: int = 1) -> Predictor:
+def load_predictor(
+    model: Path, dtype: str, average: int = 1, probabilities: bool = False
+) -> Predictor:
     description = read_description(model)
     return Predictor(
-        model.read_bytes(), description, np.dtype(dtype), "float32", "cpu", average=average
+        model.read_bytes(),
+        description,
+        np.dtype(dtype),
+        "float32",
+        "cpu",
+        average=average,
+        probabilities=probabilities,
     )
 
 
@@ -112,7 +120,7 @@ def whole_pass(predictor: Predictor, plane: npt.NDArray[Any], what: str) -> npt.
     Args:
         predictor: the network.
         plane: (c, y, x).
-        what: "labels" or "logits".
+        what: "labels", "logits" or "probabilities".
     """
     geometry = predictor.geometry
     height, width = plane.shape[-2:]
@@ -121,6 +129,10 @@ def whole_pass(predictor: Predictor, plane: npt.NDArray[Any], what: str) -> npt.
     mirrored = np.pad(
         plane, [(0, 0), (halo, halo + legal[0]), (halo, halo + legal[1])], mode="reflect"
     )
+    if what == "probabilities":
+        found = predictor.classify(mirrored).probabilities
+        assert found is not None
+        return found[..., :height, :width]
     return getattr(predictor, what)(mirrored)[..., :height, :width]
 
 

@@ -73,6 +73,8 @@ class Network:
     """The only input size that the network takes, pixels per side; it decides the tile."""
     statistics: bool = False
     """Whether the whole image is read first, for the numbers that normalise it."""
+    stored_classes: int = 0
+    """Classes whose probabilities are stored, a byte per pixel each."""
 
     def computed(self, shown: YX) -> int:
         """Pixels that the network is given, in all passes, for an input of `shown`."""
@@ -93,7 +95,7 @@ class Plan:
     output_chunk: int
     """Pixels per side of a stored chunk."""
     output_bytes: int
-    """Labels of all levels before compression."""
+    """Labels and probabilities of all levels before compression."""
     masked: int = 0
     """Tiles of which a mask wants no pixel: they are neither read nor computed."""
 
@@ -166,7 +168,9 @@ class Plan:
         float_bytes = 4
         activations = at_once * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
         sample = self.source.channels * self.source.item_bytes
-        waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2
+        classes = self.network.stored_classes
+        activations += shown * classes * float_bytes
+        waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2 * (1 + classes)
         if self.resampling is not None:
             waiting += shown * self.source.channels * float_bytes
         neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample
@@ -211,7 +215,9 @@ def make_plan(
         tile=tile,
         region=YX(_LARGEST_REGION.y, min(columns, _LARGEST_REGION.x)),
         output_chunk=chunk_of(tile),
-        output_bytes=source.planes * label_bytes * sum(shape.y * shape.x for shape in level_shapes),
+        output_bytes=source.planes
+        * (label_bytes + network.stored_classes)
+        * sum(shape.y * shape.x for shape in level_shapes),
     )
 
 

@@ -116,8 +116,61 @@ def run_options(command: Command) -> Command:
                 "image or Zarr array has set. The others become background.",
             ),
             average_option,
+            click.option(
+                "--probabilities",
+                is_flag=True,
+                help="Store the probability of each class too, as an image inside the labels "
+                "(NAME/probabilities): one byte per pixel and class, 255 is certain.",
+            ),
         ],
     )
+
+
+def derived_labels_options(suffix: str) -> Callable[[Command], Command]:
+    """Options of commands that make a label image of another; its default name ends so."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option("--overwrite", is_flag=True, help="Replace what is there, at the end."),
+            click.option(
+                "--tile",
+                type=int,
+                default=1024,
+                show_default=True,
+                metavar="N",
+                help="Pixels per side of a block. The result does not depend on it.",
+            ),
+            click.option(
+                "--name",
+                metavar="NAME",
+                help=f"Name of the new label image.  [default: the labels' name and {suffix}]",
+            ),
+            click.option(
+                "--labels", metavar="NAME", help="Which labels; not needed if there is one."
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def cleaning_options(command: Command) -> Command:
+    """What is cleaned away."""
+    command = click.option(
+        "--fill-holes",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="Fill holes of fewer pixels with the class around them.",
+    )(command)
+    return click.option(
+        "--min-area",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="Remove regions of fewer pixels.",
+    )(command)
 
 
 def foreign_options(command: Command) -> Command:
@@ -171,9 +224,9 @@ def cluster_options(command: Command) -> Command:
                 "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|tls://HOST:PORT|tcp://HOST:PORT|NAME",
-                help="This machine's cores, its GPUs (one worker each), a running scheduler, or a "
-                "cluster that the settings name.",
+                metavar="cpu|gpu|auto|kubernetes|tls://HOST:PORT|tcp://HOST:PORT|NAME",
+                help="This machine's cores, its GPUs (one worker each), pods, a running scheduler, "
+                "or a cluster that the settings name.",
             ),
             click.option(
                 "--workers",

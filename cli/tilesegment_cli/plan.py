@@ -104,11 +104,15 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
         "Reads": f"{planned.read_amplification:.2f} x the image's pixels",
         "Memory": f"about {human_bytes(planned.worker_memory_bytes)} per worker",
-        "Writes": f"{human_bytes(planned.output_bytes)} of labels before compression, in chunks "
-        f"of {planned.output_chunk} px",
+        "Writes": f"{human_bytes(planned.output_bytes)} of {_output(planned)} before "
+        f"compression, in chunks of {planned.output_chunk} px",
         "Time": f"about {human_seconds(seconds)}" if seconds is not None else "not known here",
     }
     return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items() if value)
+
+
+def _output(planned: "Plan") -> str:
+    return "labels and probabilities" if planned.network.stored_classes else "labels"
 
 
 def _scale(source: "Source") -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, M
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -284,17 +285,43 @@ def summarise_image(
     """What `summarise` makes of each block (c, y, x) of a level; together they are the level."""
     grid = summary_blocks(pixels, planes)
 
+    def task(tile: Tile) -> Callable[[], Any]:
+        window = grid.write_window(tile)
+        return partial(_summarise, pixels, tile.plane, window, summarise)
+
+    for _, outcome in map_blocks(client, grid, task, f"summary-{run}"):
+        yield outcome
+
+
+def map_blocks(
+    client: Client, grid: TileGrid, task: Callable[[Tile], Callable[[], Any]], name: str
+) -> Iterator[tuple[Tile, Any]]:
+    """What the tasks of all blocks give, as they come.
+
+    Args:
+        client: of the workers.
+        grid: the blocks.
+        task: what is to be called on a worker for a block; made when its turn is near.
+        name: of the tasks; new each time, so that dask never returns an older result.
+
+    Raises:
+        TilesegmentError: if one fails.
+    """
+
     def batches() -> Iterator[Batch]:
         for tile in grid.tiles():
-            number = grid.number(tile)
-            key = f"summary-{run}-{number}"
-            task = (_summarise, pixels, tile.plane, grid.write_window(tile), summarise)
-            yield Batch({key: task}, {key: number})
+            key = f"{name}-{grid.number(tile)}"
+            yield Batch({key: (_call, task(tile))}, {key: grid.number(tile)})
 
     for number, outcome in _compute(client, batches(), _TILES_AHEAD, lambda: None):
         if isinstance(outcome, BaseException):
             raise _failure(number, outcome).error
-        yield outcome
+        yield grid.tile_at(number), outcome
+
+
+def _call(task: Callable[[], Any]) -> Any:
+    with told_by_worker():
+        return task()
 
 
 def summary_blocks(pixels: MirroredPixels, planes: int) -> TileGrid:
@@ -308,8 +335,7 @@ def _summarise(
     window: Window,
     summarise: Callable[[npt.NDArray[Any]], Any],
 ) -> Any:
-    with told_by_worker():
-        return summarise(pixels.read(plane, window))
+    return summarise(pixels.read(plane, window))
 
 
 def _region_graph(

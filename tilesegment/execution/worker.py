@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,12 @@ from tilesegment.model.file import Description
 from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord, Work
+from tilesegment.storage.probabilities import Probabilities
 from tilesegment.storage.pyramid import Labels
 from tilesegment.tiling import Window
 
 if TYPE_CHECKING:
-    from tilesegment.model.predictor import Device, Predictor
+    from tilesegment.model.predictor import Device, Predictor, TileClasses
 
 _TILES_BETWEEN_RETURNS = 32
 _MOST_CONSTANTS = 8
@@ -91,6 +92,8 @@ class WorkerModel:
     """Views over which the output is averaged."""
     nodata: float | None = None
     """Pixels with this value in all channels are background; None if there is no such value."""
+    probabilities: bool = False
+    """Whether the probabilities of the classes are wanted, too."""
 
     def build(self, worker_threads: int) -> "Predictor":
         """The loaded network; must be called on the thread that will use it."""
@@ -107,6 +110,7 @@ class WorkerModel:
             self.device,
             self.blend,
             self.average,
+            self.probabilities,
         )
 
 
@@ -117,6 +121,8 @@ class Prediction:
     labels: Labels
     """(tile, tile)."""
     work: Work
+    probabilities: Probabilities | None = None
+    """(classes, tile, tile); None where they are not wanted."""
 
 
 @dataclass
@@ -130,8 +136,8 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     _tiles: int = field(default=0, init=False)
     _parts: int = field(default=1, init=False)
     """Pieces per side that a tile is predicted in; grows when memory runs out."""
-    _constants: dict[bytes, Labels] = field(default_factory=dict, init=False)
-    """Labels of tiles whose pixels are all equal, by what decides them."""
+    _constants: "dict[bytes, TileClasses]" = field(default_factory=dict, init=False)
+    """Classes of tiles whose pixels are all equal, by what decides them."""
 
     async def setup(self, worker: Worker) -> None:
         keep_freed_memory()
@@ -158,11 +164,21 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         """
         empty = self._without_data(pixels)
         if empty is not None and empty.all():
-            return Prediction(np.full(empty.shape, self.background), "masked")
-        labels, work = self._labels_of(pixels)
+            return self._nothing(empty.shape)
+        classes, work = self._classes_of(pixels)
+        labels, probabilities = classes.labels, classes.probabilities
         if empty is not None and empty.any():
             labels = np.where(empty, self.background, labels)
-        return Prediction(labels, work)
+            probabilities = without(probabilities, ~empty)
+        return Prediction(labels, work, probabilities)
+
+    def _nothing(self, shape: tuple[int, ...]) -> Prediction:
+        """Background, and no class has any probability."""
+        labels = np.full(shape, self.background)
+        if not self.model.probabilities:
+            return Prediction(labels, "masked")
+        classes = len(self.model.description.classes)
+        return Prediction(labels, "masked", np.zeros((classes, *shape), np.uint8))
 
     def _without_data(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         """Which pixels of the tile hold nodata in all channels; None where no value means it."""
@@ -179,20 +195,20 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         description = self.model.description
         return description.label_dtype.type(description.classes[0].value)
 
-    def _labels_of(self, pixels: npt.NDArray[Any]) -> tuple[Labels, Work]:
+    def _classes_of(self, pixels: npt.NDArray[Any]) -> "tuple[TileClasses, Work]":
         if not _is_constant(pixels):
             return self._run_network(pixels), "computed"
         key = repr(pixels.shape).encode() + pixels[:, 0, 0].tobytes()
         if key in self._constants:
             return self._constants[key], "reused"
-        labels = self._run_network(pixels)
+        classes = self._run_network(pixels)
         if len(self._constants) == _MOST_CONSTANTS:
             del self._constants[next(iter(self._constants))]
-        self._constants[key] = labels
-        return labels, "computed"
+        self._constants[key] = classes
+        return classes, "computed"
 
-    def _run_network(self, pixels: npt.NDArray[Any]) -> Labels:
-        """Labels of one haloed tile.
+    def _run_network(self, pixels: npt.NDArray[Any]) -> "TileClasses":
+        """Classes of one haloed tile.
 
         Where memory runs out the tile is predicted in smaller pieces, and so are all later
         ones. A GPU that has failed takes the process with it: it would fail for ever.
@@ -204,7 +220,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
 
         while True:
             try:
-                labels = in_parts(self.predictor, pixels, self._parts)
+                classes = in_parts(self.predictor, pixels, self._parts)
                 break
             except (MemoryError, torch.OutOfMemoryError) as error:
                 self._parts *= 2
@@ -219,7 +235,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         self._tiles += 1
         if self._tiles % _TILES_BETWEEN_RETURNS == 0:
             return_free_memory()
-        return labels
+        return classes
 
     @property
     def predictor(self) -> "Predictor":
@@ -253,8 +269,15 @@ def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -
     return side // parts >= geometry.alignment
 
 
-def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> Labels:
-    """Labels of one haloed tile, predicted in `parts` x `parts` pieces: the same labels.
+def without(
+    probabilities: Probabilities | None, wanted: npt.NDArray[np.bool_]
+) -> Probabilities | None:
+    """Probabilities that are 0 for all classes where a pixel is not `wanted`."""
+    return None if probabilities is None else np.where(wanted, probabilities, np.uint8(0))
+
+
+def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> "TileClasses":
+    """Classes of one haloed tile, predicted in `parts` x `parts` pieces: the same classes.
 
     A piece is a tile of its own, with its halo, and on the network's grid; the last of a row or
     column is moved back to end where the tile ends.
@@ -263,26 +286,34 @@ def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> La
         predictor: the network.
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
         parts: pieces per side.
-
-    Returns:
-        (tile, tile), unsigned integer.
     """
     if parts == 1:
-        return predictor.labels(pixels)
+        return predictor.classify(pixels)
     halo, alignment = predictor.geometry.halo, predictor.geometry.alignment
     side = pixels.shape[-1] - 2 * halo
     piece = round_up(-(-side // parts), alignment)
     starts = [min(part * piece, side - piece) for part in range(parts)]
-    labels: Labels | None = None
+    whole: TileClasses | None = None
     for top in starts:
         for left in starts:
             haloed = pixels[:, top : top + piece + 2 * halo, left : left + piece + 2 * halo]
-            part = predictor.labels(np.ascontiguousarray(haloed))
-            if labels is None:
-                labels = np.empty((side, side), part.dtype)
-            labels[top : top + piece, left : left + piece] = part
-    assert labels is not None  # noqa: S101 - parts is at least 1
-    return labels
+            part = predictor.classify(np.ascontiguousarray(haloed))
+            whole = whole or _unfilled(part, side)
+            place = (..., slice(top, top + piece), slice(left, left + piece))
+            whole.labels[place] = part.labels
+            if whole.probabilities is not None and part.probabilities is not None:
+                whole.probabilities[place] = part.probabilities
+    assert whole is not None  # noqa: S101 - parts is at least 1
+    return whole
+
+
+def _unfilled(part: "TileClasses", side: int) -> "TileClasses":
+    """Room for a tile of `side` pixels, of which `part` is a piece."""
+    labels = np.empty((side, side), part.labels.dtype)
+    if part.probabilities is None:
+        return replace(part, labels=labels)
+    probabilities = np.empty((len(part.probabilities), side, side), np.uint8)
+    return replace(part, labels=labels, probabilities=probabilities)
 
 
 def resample_tile(
@@ -321,26 +352,41 @@ class TileWriter:
             window: what the tile writes.
             mask: where some pixels are not wanted; they become background.
         """
-        labels = prediction.labels
-        if self.resampling is not None:
-            labels = self.resampling.on_level(labels, window)
-        inside = labels[: window.height, : window.width]
+        labels = self._inside(prediction.labels, window)
+        probabilities = prediction.probabilities
+        if probabilities is not None:
+            probabilities = self._inside(probabilities, window)
         if mask is not None:
-            inside = np.where(mask.read(plane, window), inside, inside.dtype.type(self.values[0]))
-        return self._store(inside, prediction.work, number, plane, window)
+            wanted = mask.read(plane, window)
+            labels = np.where(wanted, labels, labels.dtype.type(self.values[0]))
+            probabilities = without(probabilities, wanted)
+        return self._store(labels, probabilities, prediction.work, number, plane, window)
+
+    def _inside(self, values: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
+        """What belongs to a window of the level, from the network's (..., y, x) for a tile."""
+        if self.resampling is not None:
+            values = self.resampling.on_level(values, window)
+        return values[..., : window.height, : window.width]
 
     def write_background(self, number: int, plane: int, window: Window) -> TileRecord:
         """Write a tile of which no pixel is wanted."""
         dtype = self.volume.arrays[self.level].dtype
         background = np.full((window.height, window.width), self.values[0], dtype)
-        return self._store(background, "masked", number, plane, window)
+        nothing = self.volume.no_probabilities(window)
+        return self._store(background, nothing, "masked", number, plane, window)
 
     def _store(
-        self, labels: Labels, work: Work, number: int, plane: int, window: Window
+        self,
+        labels: Labels,
+        probabilities: Probabilities | None,
+        work: Work,
+        number: int,
+        plane: int,
+        window: Window,
     ) -> TileRecord:
         yield_to_inference()
         with told_by_worker():
-            written = self.volume.write(self.level, plane, window, labels)
+            written = self.volume.write(self.level, plane, window, labels, probabilities)
         counts = np.bincount(written.labels.ravel(), minlength=max(self.values) + 1)
         return TileRecord(
             number,

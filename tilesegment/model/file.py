@@ -90,6 +90,11 @@ class Description(ABC):
         return 0.0
 
     @property
+    def gives_probabilities(self) -> bool:
+        """Whether its output is probabilities, and not logits."""
+        return False
+
+    @property
     def whole_image_steps(self) -> "tuple[Step, ...]":
         """Its preprocessing, if that needs numbers of the whole image; else nothing."""
         return ()

@@ -1,6 +1,7 @@
 """A haloed tile in, labels out: the only place where pixels meet the network."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from tilesegment.model.file import Description, ModelDescription, load_model_byt
 from tilesegment.model.foreign.network import ForeignDescription, load_foreign
 from tilesegment.model.fuse import can_fuse, fuse
 from tilesegment.model.loaded import Loaded
+from tilesegment.model.probabilities import as_stored, probabilities_of
 from tilesegment.model.views import VIEWS
 
 Device = Literal["cpu", "cuda"]
@@ -55,6 +57,16 @@ Logits = Callable[[npt.NDArray[Any]], Tensor]
 """A network with its normalisation: (c, y, x) in the image's dtype to (outputs, y', x') logits."""
 
 
+@dataclass(frozen=True)
+class TileClasses:
+    """What is known of the pixels of a tile."""
+
+    labels: npt.NDArray[np.unsignedinteger]
+    """(tile, tile), the classes' values."""
+    probabilities: npt.NDArray[np.uint8] | None
+    """(classes, tile, tile), 255 times the probability; None where they are not wanted."""
+
+
 class Predictor:
     """A loaded network, ready for tiles of one kind of image.
 
@@ -66,6 +78,7 @@ class Predictor:
         device: where the network runs.
         blend: the windows that it is shown of each tile; None: the tile at once.
         average: over how many of `VIEWS` the logits are averaged.
+        probabilities: whether probabilities are wanted, too.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class Predictor:
         device: Device,
         blend: Blend | None = None,
         average: int = 1,
+        probabilities: bool = False,
     ) -> None:
         if device == "cuda":
             # Another algorithm for each call would sum in another order.
@@ -87,6 +101,8 @@ class Predictor:
             torch.backends.cuda.matmul.allow_tf32 = False
         self.geometry = description.geometry
         self._threshold = description.threshold
+        self._gives_probabilities = description.gives_probabilities
+        self._wants_probabilities = probabilities
         self._views = VIEWS[:average]
         loaded = _load(content, description, pixels, precision, device)
         self._prepare, self._run = loaded.prepare, loaded.run
@@ -110,13 +126,14 @@ class Predictor:
             return self._forward(pixels).float().cpu().numpy()
 
     def labels(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger]:
+        """The class of each pixel of one tile, see `classify`: (tile, tile)."""
+        return self.classify(pixels).labels
+
+    def classify(self, pixels: npt.NDArray[Any]) -> TileClasses:
         """The class of each pixel of one tile: the largest logit, the first of equals.
 
         Args:
             pixels: (c, tile + 2 * halo, tile + 2 * halo), in the image's dtype.
-
-        Returns:
-            (tile, tile), the classes' values, unsigned integer.
 
         Raises:
             InputError: if the network's output is not finite.
@@ -132,8 +149,11 @@ class Predictor:
             winner = self._winner(logits).to(
                 torch.uint8 if len(self._values) < 256 else torch.int32
             )
-            labels: npt.NDArray[np.unsignedinteger] = self._values[winner.cpu().numpy()]
-            return labels
+            labels = self._values[winner.cpu().numpy()]
+            if not self._wants_probabilities:
+                return TileClasses(labels, None)
+            probabilities = probabilities_of(logits, self._gives_probabilities)
+            return TileClasses(labels, as_stored(probabilities))
 
     def _winner(self, logits: Tensor) -> Tensor:
         """Index of the class: one output channel is the foreground's, above a threshold."""

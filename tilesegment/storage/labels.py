@@ -9,7 +9,7 @@ import json
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numcodecs
 import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, MemoryStore, StorePath
@@ -37,6 +38,14 @@ from tilesegment.storage.objects import (
     synchronise,
     write_document,
     write_failed,
+)
+from tilesegment.storage.probabilities import (
+    PROBABILITIES_NAME,
+    Probabilities,
+    channel_position,
+    create_probability_array,
+    pool_by_mean,
+    probability_attributes,
 )
 from tilesegment.storage.pyramid import Labels, level_factors, pool_by_mode, repeat
 from tilesegment.storage.stores import LostObjectError, StrictStore
@@ -68,6 +77,15 @@ class LabelLayout:
     properties: tuple[LabelProperties, ...]
     source: str | None
     """Relative path of the image; None if it lies elsewhere."""
+    probabilities: bool = False
+    """Whether the probabilities of the classes are stored, too."""
+
+    @property
+    def compressor(self) -> Any:
+        """With a checksum: Zstandard's own, which both formats have."""
+        if self.version == "0.4":
+            return numcodecs.Zstd(level=1, checksum=True)
+        return ZstdCodec(level=1, checksum=True)
 
 
 @dataclass(frozen=True)
@@ -96,22 +114,60 @@ class LabelVolume:
     """Metadata to be published: key relative to the directory, and JSON text."""
     publishing: Publishing = "link"
     """How an object gets its name."""
+    probabilities: tuple[zarr.Array, ...] = ()
+    """Of the classes, from the finest to the coarsest level; empty if they are not stored."""
+    channel_axis: int = 0
+    """Position of the classes among the axes of the probabilities."""
 
-    def write(self, level: int, plane: int, window: Window, labels: Labels) -> WrittenTile:
+    def write(
+        self,
+        level: int,
+        plane: int,
+        window: Window,
+        labels: Labels,
+        probabilities: Probabilities | None = None,
+    ) -> WrittenTile:
         """Write one tile, unless somebody wrote it before.
 
         Args:
             level: of the pyramid.
             plane: index over the flattened leading axes.
             window: inside the level.
-            labels: (window.height, window.width), unsigned integer.
+            labels: (window.height, window.width), integer.
+            probabilities: (classes, window.height, window.width); None where none are stored.
 
         Raises:
             IncompleteError: if the disk is full; the run can go on once there is space.
         """
         array = self.arrays[level]
         selection = (*_plane_index(array, plane), *window.slices)
-        encoded = _encode(array, selection, labels)
+        objects, is_ours = self._store(array, selection, labels)
+        if probabilities is not None:
+            chosen = self._with_classes(selection)
+            objects += self._store(self.probabilities[level], chosen, probabilities)[0]
+        return WrittenTile(labels if is_ours else np.asarray(array[selection]), objects)
+
+    def _with_classes(self, selection: Sequence[Any]) -> tuple[Any, ...]:
+        """A selection of labels, as one of the probabilities of all classes."""
+        axis = self.channel_axis
+        return (*selection[:axis], slice(0, self.classes), *selection[axis:])
+
+    @property
+    def classes(self) -> int:
+        """How many have probabilities."""
+        return self.probabilities[0].shape[self.channel_axis] if self.probabilities else 0
+
+    def no_probabilities(self, window: Window) -> Probabilities | None:
+        """What is stored where nothing was computed; None where no probabilities are stored."""
+        if not self.probabilities:
+            return None
+        return np.zeros((self.classes, window.height, window.width), np.uint8)
+
+    def _store(
+        self, array: zarr.Array, selection: Any, values: Any
+    ) -> tuple[tuple[StoredObject, ...], bool]:
+        """The objects that are stored now, and whether they hold these values."""
+        encoded = _encode(array, selection, values)
         try:
             objects = tuple(
                 patiently(partial(create, self.directory, key, content, self.publishing))
@@ -121,9 +177,7 @@ class LabelVolume:
             needed = sum(map(len, encoded.values()))
             raise write_failed(error, self.directory, needed) from error
         ours = [describe(key, content).sha256 for key, content in encoded.items()]
-        if [item.sha256 for item in objects] == ours:
-            return WrittenTile(labels, objects)
-        return WrittenTile(np.asarray(array[selection]), objects)
+        return objects, [item.sha256 for item in objects] == ours
 
     def read(self, level: int, plane: int, window: Window) -> Labels:
         """Labels of a window inside the level: (window.height, window.width).
@@ -144,33 +198,33 @@ class LabelVolume:
     def derive(self, level: int, neighbour: int, plane: int, window: Window) -> WrittenTile:
         """Write one tile of `level` from the next level that is stored already.
 
-        A coarser level takes the most frequent label of each block of the finer one; a finer
-        level repeats the labels of the coarser one.
+        A coarser level takes the most frequent label of each block of the finer one, and the
+        mean of its probabilities; a finer level repeats those of the coarser one.
 
         Raises:
             OutputError: if an object of the stored level is lost or damaged.
         """
-        target, source = self.arrays[level], self.arrays[neighbour]
-        here = [slice(index, index + 1) for index in _plane_index(target, plane)]
+        here = [slice(index, index + 1) for index in _plane_index(self.arrays[level], plane)]
         here.extend(window.slices)
-        down = neighbour < level
-        coarse, fine = (level, neighbour) if down else (neighbour, level)
-        factors = level_factors(
+        factors = self._factors(level, neighbour)
+        labels = _derived(self.arrays, level, neighbour, here, factors, pool_by_mode)
+        labels = labels.reshape(window.height, window.width)
+        if not self.probabilities:
+            return self.write(level, plane, window, labels)
+        axis, with_classes = self.channel_axis, self._with_classes(here)
+        factors = (*factors[:axis], 1, *factors[axis:])
+        probabilities = _derived(
+            self.probabilities, level, neighbour, with_classes, factors, pool_by_mean
+        ).reshape(self.classes, window.height, window.width)
+        return self.write(level, plane, window, labels, probabilities)
+
+    def _factors(self, level: int, neighbour: int) -> tuple[int, ...]:
+        """Pixels of the finer of two levels per pixel of the coarser one, per axis."""
+        fine, coarse = sorted((level, neighbour))
+        return level_factors(
             self.arrays[coarse].shape, self.scales[coarse],
             self.arrays[fine].shape, self.scales[fine],
         )  # fmt: skip
-        try:
-            if down:
-                labels = pool_by_mode(_finer(source, here, factors), factors)
-            else:
-                labels = _coarser(source, here, factors)
-        except (ValueError, RuntimeError, OSError, LostObjectError) as error:
-            raise OutputError(
-                f"the labels that level {level} is made from cannot be read ({error}); start "
-                "anew with --overwrite"
-            ) from error
-        labels = _fill(labels, tuple(part.stop - part.start for part in here))
-        return self.write(level, plane, window, labels.reshape(window.height, window.width))
 
     def grid(self, level: int, tile: int) -> TileGrid:
         """The tiles of a level."""
@@ -212,23 +266,36 @@ def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVo
         },
     )
     names = [image.axes[index].name for index in kept]
-    arrays = []
-    for level in image.levels:
-        shape = tuple(level.shape[index] for index in kept)
-        array = _create_array(group, level.path, shape, layout, names)
-        # Background is stored too: what is missing was lost.
-        stored_at = StorePath(StrictStore(LocalStore(directory)), level.path)
-        arrays.append(
-            zarr.Array(
-                zarr.AsyncArray(array.metadata, stored_at, config={"write_empty_chunks": True})
-            )
+    arrays = [
+        _create_array(group, level.path, tuple(level.shape[i] for i in kept), layout, names)
+        for level in image.levels
+    ]
+    probabilities = []
+    if layout.probabilities:
+        inner = group.create_group(
+            PROBABILITIES_NAME, attributes=probability_attributes(image, layout)
         )
+        probabilities = [
+            create_probability_array(inner, image, level, layout)
+            for level in range(len(image.levels))
+        ]
     return LabelVolume(
         directory=directory,
-        arrays=tuple(arrays),
+        arrays=tuple(_stored_in(directory, array) for array in arrays),
         scales=tuple(tuple(level.scale[index] for index in kept) for level in image.levels),
         documents={key: value.to_bytes().decode() for key, value in documents.items()},
+        probabilities=tuple(_stored_in(directory, array) for array in probabilities),
+        channel_axis=channel_position(names),
     )
+
+
+def _stored_in(directory: Path, array: zarr.Array) -> zarr.Array:
+    """An array whose pixels lie in a directory, though its metadata does not yet.
+
+    Background is stored too: what is missing was lost.
+    """
+    place = StorePath(StrictStore(LocalStore(directory)), array.path)
+    return zarr.Array(zarr.AsyncArray(array.metadata, place, config={"write_empty_chunks": True}))
 
 
 def _create_array(
@@ -245,13 +312,13 @@ def _create_array(
     if layout.version == "0.4":
         return group.create_array(
             **common,
-            compressors=numcodecs.Zstd(level=1, checksum=True),
+            compressors=layout.compressor,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
     return group.create_array(
         **common,
         shards=(*leading, layout.tile, layout.tile) if layout.tile > layout.chunk else None,
-        compressors=ZstdCodec(level=1, checksum=True),
+        compressors=layout.compressor,
         dimension_names=names,
     )
 
@@ -316,6 +383,33 @@ def _encode(array: zarr.Array, selection: Any, labels: Labels) -> dict[str, byte
 
 def _plane_index(array: zarr.Array, plane: int) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(plane, array.shape[:-2]))
+
+
+def _derived(
+    arrays: Sequence[zarr.Array],
+    level: int,
+    neighbour: int,
+    here: Sequence[slice],
+    factors: tuple[int, ...],
+    pool: Callable[[npt.NDArray[Any], tuple[int, ...]], npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    """What the slices `here` of a level hold, from its neighbour.
+
+    Raises:
+        OutputError: if an object of the neighbour is lost or damaged.
+    """
+    source = arrays[neighbour]
+    try:
+        if neighbour < level:
+            values = pool(_finer(source, here, factors), factors)
+        else:
+            values = _coarser(source, here, factors)
+    except (ValueError, RuntimeError, OSError, LostObjectError) as error:
+        raise OutputError(
+            f"the pixels that level {level} is made from cannot be read ({error}); start anew "
+            "with --overwrite"
+        ) from error
+    return _fill(values, tuple(part.stop - part.start for part in here))
 
 
 def _finer(source: zarr.Array, here: Sequence[slice], factors: tuple[int, ...]) -> Labels:

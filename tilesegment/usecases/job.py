@@ -93,6 +93,7 @@ class Job:
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
             source="../../" if self.inside and not self.image.is_original else None,
+            probabilities=self.options.probabilities,
         )
         return layout_volume(self.image, layout, self.directory)
 
@@ -109,6 +110,7 @@ class Job:
             blend=self.plan.network.blend,
             average=self.options.average,
             nodata=self.image.nodata(self.plan.source.level),
+            probabilities=self.options.probabilities,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -130,6 +132,8 @@ class Job:
             "mask": self.mask and self.mask.digest,
             "image chunks": self.inventory.objects,
             "image chunk sizes": self.inventory.sizes,
+            # None where an earlier version would not have known of it: its runs are still valid.
+            "probabilities": self.options.probabilities or None,
             **({STATISTICS: self.statistics} if self.statistics else {}),
         }
 
@@ -207,6 +211,7 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         passes=check_average(options.average),
         fixed_input=description.fixed_input if blend is None else None,
         statistics=bool(description.whole_image_steps),
+        stored_classes=len(description.classes) if options.probabilities else 0,
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)

@@ -13,6 +13,7 @@ import numpy as np
 from tilesegment.errors import OutputConflictError, QuarantineError
 from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.checksums import write_copies, write_objects
+from tilesegment.storage.image import OMEVersion
 from tilesegment.storage.inventory import write_absent
 from tilesegment.storage.labels import (
     LabelVolume,
@@ -45,7 +46,7 @@ def compute_labels(
     ledger.flush()
     if quarantined:
         _quarantine(job, volume, ledger, quarantined, allow_partial)
-    _derive_levels(job, run, volume, ledger)
+    derive_all_levels(run, volume, ledger, job.plan.tile, job.plan.source.level)
     if job.image.inventory(job.plan.source.level).times != job.inventory.times:
         raise OutputConflictError(
             f"{job.image.location} was changed while it was segmented; start anew with --overwrite"
@@ -62,19 +63,30 @@ def choose_publishing(volume: LabelVolume) -> LabelVolume:
 
 
 def publish(job: Job, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
+    """Let the labels of a run appear."""
+    publish_volume(job.checksums, volume, ledger, provenance)
+
+
+def publish_volume(
+    checksums: Path, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]
+) -> None:
     """Checksums first, then the metadata: the label image appears whole, or not at all."""
     ledger.flush()
-    provenance = {**provenance, "checksums": write_objects(job.checksums, ledger.done.values())}
-    write_copies(job.checksums, volume.final_documents(provenance))
+    provenance = {**provenance, "checksums": write_objects(checksums, ledger.done.values())}
+    write_copies(checksums, volume.final_documents(provenance))
     volume.publish(provenance)
 
 
 def announce(job: Job) -> None:
     """Let readers of the image find its new labels."""
     if job.inside:
-        list_labels(job.directory.parent, job.name, job.image.version)
-    if job.inside and not job.image.is_original:
-        refresh_consolidated(job.directory.parent.parent)
+        announce_labels(job.directory, job.image.version)
+
+
+def announce_labels(directory: Path, ome_version: OMEVersion) -> None:
+    """Let readers of an image find the label image in this directory of it."""
+    list_labels(directory.parent, directory.name, ome_version)
+    refresh_consolidated(directory.parent.parent)
 
 
 def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> dict[int, Failure]:
@@ -135,7 +147,8 @@ def _quarantine(
         tile = grid.tile_at(number)
         window = grid.write_window(tile)
         background = np.zeros((window.height, window.width), job.description.label_dtype)
-        written = volume.write(level, tile.plane, window, background)
+        unknown = volume.no_probabilities(window)
+        written = volume.write(level, tile.plane, window, background, unknown)
         ledger.add(TileRecord(number, nothing, level, written.objects))
 
 
@@ -157,19 +170,21 @@ def quarantined_places(job: Job, quarantined: Mapping[int, Failure]) -> tuple[di
     return tuple(places)
 
 
-def _derive_levels(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> None:
+def derive_all_levels(
+    run: Run, volume: LabelVolume, ledger: Ledger, tile: int, processed: int
+) -> None:
+    """Write all levels but the processed one, which is stored."""
     from tilesegment.execution.engine import derive_levels
 
-    steps = list(levels_to_derive(len(volume.arrays), job.plan.source.level))
-    grids = {level: volume.grid(level, job.plan.tile) for level, _ in steps}
+    steps = list(levels_to_derive(len(volume.arrays), processed))
+    grids = {level: volume.grid(level, tile) for level, _ in steps}
     total = sum(map(len, grids.values()))
     finished = pixels = 0
     for level, neighbour in steps:
         done, trouble = set(ledger.finished(level)), Trouble()
         finished += len(done)
         for record in derive_levels(
-            run.client, volume, level, neighbour, job.plan.tile, run.name, done, trouble,
-            ledger.flush,
+            run.client, volume, level, neighbour, tile, run.name, done, trouble, ledger.flush,
         ):  # fmt: skip
             ledger.add(record)
             finished += 1

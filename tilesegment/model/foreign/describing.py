@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tilesegment.config import ForeignOptions, Normalise
 from tilesegment.errors import ModelError
 from tilesegment.model.file import LabelClass, describe_classes
-from tilesegment.model.foreign.measuring import find_geometry, try_out
+from tilesegment.model.foreign.measuring import find_geometry, looks_like_probabilities, try_out
 from tilesegment.model.foreign.network import ForeignDescription, Opened
 from tilesegment.model.preprocessing import DivideByLargest, ScaleRange, Standardise, Step
 
@@ -46,7 +46,8 @@ def describe(
         ModelError: if it cannot be tiled exactly, or nobody says what its output means.
     """
     run = opened.load()
-    channels, outputs = try_out(opened, run)
+    channels, output = try_out(opened, run)
+    outputs = len(output)
     threshold = options.threshold if options.threshold is not None else facts.threshold
     if outputs == 1 and threshold is None:
         raise ModelError(
@@ -70,6 +71,9 @@ def describe(
         foreground_above=threshold or 0.0,
         classes=_classes(outputs, facts.class_names),
         pixel_size_um=facts.pixel_size_um,
+        found_probabilities=(
+            0 < (threshold or 0) < 1 if outputs == 1 else looks_like_probabilities(output)
+        ),
     )
 
 

@@ -24,15 +24,17 @@ _LOGGER = logging.getLogger(__name__)
 _TRIAL_SIZE = 256
 """Pixels per side."""
 _MOST_CHANNELS = 16
+_ROUNDING = 1e-3
+"""By which a sum of probabilities may miss 1."""
 
 
-def try_out(opened: Opened, run: Run) -> tuple[int, int]:
+def try_out(opened: Opened, run: Run) -> tuple[int, Tensor]:
     """Run the network on noise.
 
     Channels that its file does not tell are the least number with which it runs.
 
     Returns:
-        Channels of the input, and of the output.
+        Channels of the input, and the output, (outputs, y, x).
 
     Raises:
         ModelError: if it runs with no number of channels, for the reason of the first one; or if
@@ -47,9 +49,15 @@ def try_out(opened: Opened, run: Run) -> tuple[int, int]:
             except ModelError as error:
                 first_failure = first_failure or error
             else:
-                return channels, _finite(output).shape[0]
+                return channels, _finite(output)
     assert first_failure is not None  # noqa: S101 - there is a first number of channels
     raise first_failure
+
+
+def looks_like_probabilities(output: Tensor) -> bool:
+    """Whether all channels (outputs, y, x) together are 1 in every pixel, and none is negative."""
+    total = output.double().sum(dim=0)
+    return bool((output >= 0).all()) and bool((total - 1).abs().max() < _ROUNDING)
 
 
 def _sizes(opened: Opened) -> Iterable[int]:

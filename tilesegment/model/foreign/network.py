@@ -106,6 +106,12 @@ class ForeignDescription(Description):
     """From stored pixels to its input."""
     foreground_above: float
     """Of an output with one channel: 0 for logits, 0.5 for probabilities."""
+    found_probabilities: bool = False
+    """Whether its output is probabilities, and not logits."""
+
+    @property
+    def gives_probabilities(self) -> bool:
+        return self.found_probabilities
 
     @property
     def threshold(self) -> float:
