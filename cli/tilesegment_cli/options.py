@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 
 from tilesegment.config import MOST_VIEWS, ClusterOptions, ForeignOptions, Normalise, RunOptions
+from tilesegment.partition import Partition, parse_partition
 from tilesegment_cli.settings import with_profile
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -274,6 +275,13 @@ def _tile(context: click.Context, parameter: click.Parameter, value: str) -> int
         return int(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither auto nor a number of pixels") from error
+
+
+def partition_option(
+    context: click.Context, parameter: click.Parameter, value: str | Partition
+) -> Partition:
+    """One of several runs, from "2/4"."""
+    return value if isinstance(value, Partition) else parse_partition(value)
 
 
 def label_value(

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from tilesegment.errors import IncompleteError, OptionError, PreemptedError
+from tilesegment.partition import WHOLE, Partition
 from tilesegment_cli import batch
 from tilesegment_cli.images import find_images, is_pattern, refuse_no_image
-from tilesegment_cli.options import cluster_options, foreign_options, human_seconds, run_options
+from tilesegment_cli.options import (
+    cluster_options,
+    foreign_options,
+    human_seconds,
+    partition_option,
+    run_options,
+)
 from tilesegment_cli.progress import show_batch, show_run
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ Examples:
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run slide.zarr --partition 2/4
   tilesegment run 'slides/*.zarr'
   tilesegment run --from slides.txt --cluster gpu
 """
@@ -72,6 +80,19 @@ Examples:
     help="Compute tiles of finished labels anew that are lost, damaged or failed.",
 )
 @click.option(
+    "--partition",
+    default=WHOLE,
+    metavar="I/N",
+    callback=partition_option,
+    help="Do the I-th of N parts, beside other runs that do the others (a job array); the last "
+    "one to finish publishes the labels.",
+)
+@click.option(
+    "--commit",
+    is_flag=True,
+    help="Compute no tile: publish what partitions have done, or say what is missing (exit 4).",
+)
+@click.option(
     "--verify",
     type=click.IntRange(min=0),
     default=0,
@@ -97,6 +118,8 @@ def run(
     keep_ledger: bool,
     repair: bool,
     verify: int,
+    partition: Partition,
+    commit: bool,
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
@@ -119,13 +142,14 @@ def run(
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):
+    others = (overwrite, take_over, allow_partial, keep_ledger, verify, commit)
+    if repair and (any(others) or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
         refuse_no_image(context)
     if len(image) != 1 or listed is not None or is_pattern(image[0]):
-        if output is not None or repair:
-            raise OptionError("--output and --repair are for one image")
+        if output is not None or repair or commit or partition != WHOLE:
+            raise OptionError("--output, --repair, --partition and --commit are for one image")
         _run_many(
             find_images(image, listed),
             as_json,
@@ -167,6 +191,8 @@ def run(
                 allow_partial=allow_partial,
                 keep_ledger=keep_ledger,
                 verify=verify,
+                partition=partition,
+                commit=commit,
                 report=report,
             )
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
@@ -229,6 +255,8 @@ def _stop_on_sigterm() -> Iterator[None]:
 
 def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
+    if summary.status == "partition done":
+        return _partition_text(summary)
     if summary.status == "already complete":
         return f"Already complete: {summary.labels}\nClasses: {shares}{_verified(summary)}"
     for place in summary.quarantined:
@@ -245,6 +273,14 @@ def _text(summary: "RunSummary") -> str:
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
         f"Classes: {shares}{_verified(summary)}"
     )
+
+
+def _partition_text(summary: "RunSummary") -> str:
+    told = f"Partition {summary.partition} done: {summary.tiles} tiles{_not_computed(summary)}; "
+    if not summary.unfinished:
+        return told + "another run is publishing the labels"
+    numbers = ", ".join(map(str, summary.unfinished))
+    return told + f"not finished yet: {numbers}. The last one to finish publishes the labels"
 
 
 def _verified(summary: "RunSummary") -> str:

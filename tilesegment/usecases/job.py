@@ -34,7 +34,7 @@ _FINGERPRINT_VERSION = 2
 class RunSummary:
     """What a run did."""
 
-    status: Literal["done", "already complete", "repaired"]
+    status: Literal["done", "already complete", "repaired", "partition done"]
     labels: str
     """Path of the label image."""
     tiles: int
@@ -57,6 +57,10 @@ class RunSummary:
     data: background."""
     verified: int = 0
     """Windows that were computed again and found equal."""
+    partition: str | None = None
+    """Which of several runs that share the labels this is, as "2/4"; None: the only one."""
+    unfinished: tuple[int, ...] = ()
+    """Numbers of the partitions whose tiles are not all done, so that nothing is published."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,24 @@ class Job:
     def checksums(self) -> Path:
         """Folder of the checksums of the published labels."""
         return checksums_folder(self.directory, self.image.levels[0].path)
+
+
+def earlier_summary(job: Job, provenance: Mapping[str, Any]) -> RunSummary:
+    """The summary of labels that another run has published."""
+    earlier = RunSummary(**provenance["summary"])
+    return replace(
+        earlier,
+        status="already complete",
+        quarantined=tuple(earlier.quarantined),
+        labels=str(job.directory),
+        computed=0,
+        skipped=earlier.tiles,
+        reused=0,
+        masked=0,
+        seconds=0.0,
+        megapixels_per_second=0.0,
+        partition=None,
+    )
 
 
 def prepare_job(
