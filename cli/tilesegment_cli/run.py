@@ -100,6 +100,12 @@ Examples:
     metavar="K",
     help="Compute K windows of the finished labels again, and compare; see `tilesegment verify`.",
 )
+@click.option(
+    "--profile",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Write there where the time went, step by step: profile.json, and profile.svg to look at.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_context
@@ -118,6 +124,7 @@ def run(
     keep_ledger: bool,
     repair: bool,
     verify: int,
+    profile: str | None,
     partition: Partition,
     commit: bool,
     cluster: "ClusterOptions",
@@ -142,7 +149,7 @@ def run(
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    others = (overwrite, take_over, allow_partial, keep_ledger, verify, commit)
+    others = (overwrite, take_over, allow_partial, keep_ledger, verify, profile, commit)
     if repair and (any(others) or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
@@ -163,6 +170,7 @@ def run(
             allow_partial=allow_partial,
             keep_ledger=keep_ledger,
             verify=verify,
+            profile=profile,
         )
         return
     with _stopped_by_signals(), show_run() as report:
@@ -191,6 +199,7 @@ def run(
                 allow_partial=allow_partial,
                 keep_ledger=keep_ledger,
                 verify=verify,
+                profile=profile,
                 partition=partition,
                 commit=commit,
                 report=report,

@@ -38,6 +38,7 @@ from tilesegment.usecases.labelling import (
     summarise,
 )
 from tilesegment.usecases.partitions import refuse_missing, segment_partition
+from tilesegment.usecases.profile import profiled
 from tilesegment.usecases.verify import (
     _refuse_quarantined,
     refuse_fixed_input,
@@ -72,6 +73,7 @@ def segment(
     allow_partial: bool = False,
     keep_ledger: bool = False,
     verify: int = 0,
+    profile: str | Path | None = None,
     partition: Partition = WHOLE,
     commit: bool = False,
     report: Callable[[Progress], None] | None = None,
@@ -96,6 +98,7 @@ def segment(
         allow_partial: publish although some tiles failed everywhere; they are background.
         keep_ledger: keep the record of the run beside the published labels.
         verify: windows of the finished labels to compute again (see `tilesegment.verify`).
+        profile: a folder for profile.json and profile.svg, which tell where the time went.
         partition: do the tiles of one of several runs that share the labels; the last one to
             finish publishes.
         commit: compute no tile: publish what partitions have done, if it is all.
@@ -120,7 +123,11 @@ def segment(
     )
     prepared = prepare(image, opened, options, wishes)
     cluster = resolve_kind(cluster)
-    with open_cluster(cluster) as client, Models(client) as models:
+    with (
+        open_cluster(cluster) as client,
+        Models(client) as models,
+        profiled(client, profile),
+    ):
         return segment_prepared(prepared, wishes, client, cluster, models, report)
 
 
