@@ -16,6 +16,32 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers with commas between them, as a tuple.
+
+    Args:
+        count: how many there must be; None for any number.
+    """
+
+    name = "numbers"
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers; fails as a usage error."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is no list of whole numbers such as 1,2,3", param, context)
+        if self._count not in (None, len(parts)):
+            self.fail(f"{value!r} has {len(parts)} numbers, not {self._count}", param, context)
+        return tuple(int(part) for part in parts)
+
+
 average_option = click.option(
     "--average",
     type=click.IntRange(1, MOST_VIEWS),

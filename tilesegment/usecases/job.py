@@ -21,6 +21,7 @@ from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.inventory import Inventory
 from tilesegment.storage.labels import LabelLayout, LabelProperties, LabelVolume, layout_volume
 from tilesegment.storage.masks import absolute_source, read_mask
+from tilesegment.usecases.originals import advise_import, refuse_unwritable
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Job:
     name: str
     directory: Path
     inside: bool
-    """Whether the labels go into the image's own store."""
+    """Whether the labels go where the image's own labels are, see `Image.label_folder`."""
     inventory: Inventory
     """The chunks of the processed level, as they were at the start."""
     statistics: list[dict[str, Any]] | None = None
@@ -96,7 +97,7 @@ class Job:
             tile=self.plan.tile,
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
-            source="../../" if self.inside else None,
+            source="../../" if self.inside and not self.image.is_original else None,
             probabilities=self.options.probabilities,
         )
         return layout_volume(self.image, layout, self.directory)
@@ -191,8 +192,10 @@ def prepare_job(
     name = labels or model.name
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
-    directory = Path(output).resolve() if output is not None else image / "labels" / name
+    directory = opened.label_folder / name if output is None else Path(output).resolve()
     planned, mask = plan_job(opened, model, options)
+    if output is None:
+        refuse_unwritable(opened)
     return Job(
         image=opened,
         model=model,
@@ -245,6 +248,7 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    advise_import(image, plan, reads_all=options.mask == "tissue")
     mask = read_mask(options.mask, image, number, plan.halo)
     return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
 
