@@ -7,6 +7,9 @@ from tilesegment.errors import OptionError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MOST_VIEWS = 8
+KINDS = ("cpu", "gpu", "auto", "slurm", "kubernetes")
+"""Words that `--cluster` knows; a profile of such a name says what the word means here."""
+Refiner = Literal["crf"]
 BlendKind = Literal["gaussian", "mean"]
 Normalise = Literal["largest", "none", "zero-mean", "min-max", "percentile"]
 
@@ -34,6 +37,15 @@ class RunOptions:
     the background class, the first of the model."""
     probabilities: bool = False
     """Whether the probabilities of the classes are stored beside the labels."""
+    smooth: float | None = None
+    """Standard deviation of the Gaussian that smooths probabilities, in pixels that the network is
+    shown; None leaves them."""
+    refine: Refiner | None = None
+    """crf: labels are made consistent with the pixels' colours by a conditional random field."""
+    crf_contrast: float = 0.05
+    """Difference of colour that counts for the CRF, as a share of the pixel type's range."""
+    class_thresholds: tuple[tuple[str, float], ...] = ()
+    """Probability from which a pixel belongs to a class, by the class's name."""
 
 
 def check_average(average: int) -> int:
@@ -119,9 +131,7 @@ class KubernetesOptions:
     image: str | None = None
     """Container image with this version of tilesegment, as deploy/docker makes it; needed."""
     namespace: str | None = None
-    """Where the pods are made; None takes that of the current context, or of this pod."""
-    context: str | None = None
-    """Of the kubeconfig; None takes the current one."""
+    """Where the pods are made; None takes that of kubectl's context, or of this pod."""
     cores: int = 4
     """CPU cores of a worker."""
     memory: str = "16Gi"
@@ -135,8 +145,6 @@ class KubernetesOptions:
     same files under the same paths."""
     secrets: tuple[str, ...] = ()
     """Secrets whose keys become variables of the workers, as those of an object storage."""
-    tls_secret: str | None = None
-    """Secret with ca.crt, tls.crt and tls.key; scheduler and workers then speak TLS only."""
     service_account: str | None = None
     """Of the pods; None takes the namespace's default, which needs no rights."""
     node_selector: tuple[str, ...] = ()
@@ -152,7 +160,7 @@ class ClusterOptions:
     """Who computes."""
 
     kind: str = "cpu"
-    """cpu, gpu, auto, slurm, or the address of a running scheduler (tls://host:port,
+    """cpu, gpu, auto, slurm, kubernetes, or the address of a running scheduler (tls://host:port,
     tcp://host:port)."""
     workers: int | WorkerRange | None = None
     """Number of worker processes, or a range between which they come and go; None chooses: one per
@@ -165,6 +173,8 @@ class ClusterOptions:
     """How long a run waits while it has no worker, before it stops and can be resumed."""
     slurm: SlurmOptions = SlurmOptions()
     """What a job of `--cluster slurm` asks for."""
+    kubernetes: KubernetesOptions = KubernetesOptions()
+    """What the pods of `--cluster kubernetes` are."""
 
 
 @dataclass(frozen=True)

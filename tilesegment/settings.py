@@ -7,13 +7,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tilesegment.config import ClusterOptions, WorkerRange, parse_workers
+from tilesegment.config import KINDS, ClusterOptions, WorkerRange, parse_workers
 from tilesegment.errors import OptionError
 
 NAME = "tilesegment.toml"
-KINDS = ("cpu", "gpu", "auto", "slurm", "kubernetes")
-"""Words that `--cluster` knows; a profile of such a name says what the word means here."""
-
 _Table = TypeVar("_Table")
 
 

@@ -30,6 +30,13 @@ _PHASES = {
     "tiles": "Segmenting",
     "levels": "Pyramid",
     "windows": "Verifying",
+    "regions": "Regions",
+    "holes": "Holes",
+    "cleaning": "Cleaning",
+    "objects": "Objects",
+    "identities": "Identities",
+    "range": "Brightness",
+    "measurements": "Measuring",
 }
 _QUIET_SECONDS = 30
 

@@ -26,6 +26,7 @@ from distributed.system import MEMORY_LIMIT
 
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
+from tilesegment.execution.kubernetes import open_kubernetes
 from tilesegment.execution.memory import ENVIRONMENT
 
 _CORES_PER_WORKER = 4
@@ -85,15 +86,20 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
     kind = options.kind
     if kind == "auto":
         kind = "gpu" if count_gpus() else "cpu"
-    if kind not in ("cpu", "gpu") and not is_address(kind):
+    if kind not in ("cpu", "gpu", "kubernetes") and not is_address(kind):
         raise OptionError(
-            f"--cluster {kind} is not known; use cpu, gpu, auto, or tls://host:port (on this "
-            "machine also tcp://host:port) of a running dask scheduler"
+            f"--cluster {kind} is not known; use cpu, gpu, auto, kubernetes, or tls://host:port "
+            "(on this machine also tcp://host:port) of a running dask scheduler"
         )
     if is_address(kind) and (options.workers or options.memory_limit):
         raise OptionError(
             f"--workers and --memory-limit are for workers that this command starts; those of "
             f"{kind} are as they were started"
+        )
+    if kind == "kubernetes" and options.memory_limit:
+        raise OptionError(
+            "--memory-limit is for workers on this machine; the memory of a pod stands in "
+            "tilesegment.toml: memory under [clusters.kubernetes.kubernetes]"
         )
     if kind.startswith("tcp://") and not options.insecure and not _is_loopback(kind):
         raise OptionError(
@@ -132,6 +138,8 @@ def memory_limit(options: ClusterOptions) -> int | None:
     """Bytes at which a worker of ours is restarted; None for workers that are not ours."""
     if is_address(options.kind):
         return None
+    if options.kind == "kubernetes":
+        return _parse_limit(options.kubernetes.memory)
     if options.memory_limit is not None:
         return _parse_limit(options.memory_limit)
     return int(MEMORY_LIMIT) // local_workers(options)
@@ -168,6 +176,9 @@ def open_cluster(options: ClusterOptions) -> Iterator[Client]:
                 yield client
         elif options.kind == "gpu":
             with _gpus(options) as client:
+                yield client
+        elif options.kind == "kubernetes":
+            with open_kubernetes(options, _TASK_THREADS, SETTINGS) as client:
                 yield client
         else:
             with _running(options.kind) as client:

@@ -129,6 +129,11 @@ def sizes(directory: RemotePath) -> Callable[[str], int | None]:
     return found.get
 
 
+def changed(directory: RemotePath) -> float:
+    """When an object below a prefix was last written; seconds since the epoch."""
+    return max(item.changed for item in directory.objects()).timestamp()
+
+
 def unlink(path: RemotePath) -> None:
     delete([path])
 

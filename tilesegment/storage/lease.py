@@ -1,4 +1,4 @@
-"""Who drives a run whose ledger is in an object store, and where its records go.
+"""In an object store: that a driver is alive, and where its records go.
 
 There is no lock that ends with its process, and nothing can be appended to. So::
 
@@ -11,70 +11,87 @@ it ran on this machine and its process is gone.
 
 import json
 import os
-import socket
 import threading
 import uuid
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tilesegment.errors import OutputError, StoreError
+from tilesegment.errors import StoreError
 from tilesegment.storage.buckets import delete, put, put_new, write_failed
-from tilesegment.storage.objects import newest_number
 from tilesegment.storage.remote import NoAnswerError, RemotePath
 
 BEAT_SECONDS = 15.0
 LEASE = timedelta(seconds=60)
 
 
-class LeasedJournal:
-    """The records of one driver, which it alone writes as long as it is the newest.
+class Lease:
+    """A driver's object, which it writes again and again until it ends.
+
+    Args:
+        folder: of the drivers.
+        text: what the object says first; then what tells whether the process is there.
+    """
+
+    def __init__(self, folder: RemotePath, text: str) -> None:
+        self._folder, self._text = folder, f"{text}, alive less than {LEASE.seconds} s ago"
+        self._facts = {"process": os.getpid(), "machine": _machine(), "token": uuid.uuid4().hex}
+        self._place: RemotePath | None = None
+        self._stop = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+
+    def take(self, number: int) -> bool:
+        """Make the object of this number; False if there is one."""
+        place, content = self._folder / f"{number:04}", self._content()
+        if not put_new(place, content) and place.read_bytes() != content:
+            return False
+        self._place = place
+        self._beating.start()
+        return True
+
+    def _content(self, **more: Any) -> bytes:
+        return f"{self._text}\n{json.dumps({**self._facts, **more})}".encode()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            with suppress(NoAnswerError, StoreError):
+                self._write()
+
+    def _write(self, **more: Any) -> None:
+        """Unless the run was ended meanwhile: nothing of it may come back."""
+        if self._place is not None and self._place.is_file():
+            put(self._place, self._content(**more))
+
+    @property
+    def closed(self) -> bool:
+        return self._stop.is_set()
+
+    def close(self) -> None:
+        """Let the next driver begin at once."""
+        if self.closed:
+            return
+        self._stop.set()
+        if self._place is not None:
+            self._beating.join()
+            with suppress(NoAnswerError, StoreError):
+                self._write(ended=True)
+
+
+class BatchJournal:
+    """The records of one driver.
 
     Args:
         directory: the ledger.
-
-    Raises:
-        OutputError: if another driver begins at the same time.
+        number: of the driver.
     """
 
     patience_seconds = 2.0
     """So long records may wait for others: each batch is an object."""
 
-    def __init__(self, directory: RemotePath) -> None:
-        self._directory = directory
-        self._drivers = directory / "drivers"
-        self._number = newest_number(self._drivers) + 1
-        self._claim = {"process": os.getpid(), "host": socket.gethostname(), "machine": _machine()}
-        self._place = self._drivers / f"{self._number:04}"
-        self._begin()
+    def __init__(self, directory: RemotePath, number: int) -> None:
+        self._directory, self._number = directory, number
         self._batches = 0
-        self._stop = threading.Event()
-        self._beating = threading.Thread(target=self._beat, daemon=True)
-        self._beating.start()
-
-    def _begin(self) -> None:
-        claim = json.dumps({**self._claim, "token": uuid.uuid4().hex}).encode()
-        if not put_new(self._place, claim) and self._place.read_bytes() != claim:
-            raise OutputError(
-                f"another run has just begun to write {self._directory.parent}; wait for it"
-            )
-
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
-            with suppress(NoAnswerError, StoreError):
-                if not self.is_newest:
-                    return
-                put(self._place, json.dumps(self._claim).encode())
-
-    @property
-    def is_newest(self) -> bool:
-        """Whether no other driver has taken the run over, or ended it."""
-        return newest_number(self._drivers) == self._number
-
-    @property
-    def closed(self) -> bool:
-        return self._stop.is_set()
 
     def append(self, text: str) -> None:
         """Make records durable.
@@ -90,41 +107,28 @@ class LeasedJournal:
             raise write_failed(error, self._directory) from error
 
     def close(self) -> None:
-        """Let the next driver begin at once."""
-        if self.closed:
-            return
-        self._stop.set()
-        self._beating.join()
-        with suppress(NoAnswerError, StoreError):
-            if self.is_newest:
-                put(self._place, json.dumps({**self._claim, "ended": True}).encode())
+        """There is nothing to close."""
 
 
-def living_driver(directory: RemotePath) -> str | None:
-    """What is known of the driver that is at work on the run of a ledger; None if none is."""
-    drivers = directory / "drivers"
-    number = newest_number(drivers)
-    if not number:
-        return None
-    place = drivers / f"{number:04}"
+def is_alive(path: RemotePath) -> bool:
+    """Whether the driver of an object is at work."""
     try:
-        claim: dict[str, Any] = json.loads(place.read_bytes())
+        facts: dict[str, Any] = json.loads(path.read_text().partition("\n")[2])
     except FileNotFoundError:
-        return None
-    if claim.get("ended") or _is_gone(claim):
-        return None
-    silent = _now(directory) - next(
-        item.changed for item in drivers.objects() if item.path == place
-    )
-    if silent > LEASE:
-        return None
-    return (
-        f"process {claim['process']} on {claim['host']}, last heard of {silent.seconds} s ago; "
-        f"it counts as dead after {LEASE.seconds} s"
-    )
+        # The run was ended meanwhile.
+        return False
+    if facts.get("ended") or _is_gone(facts):
+        return False
+    changed = _changed(path)
+    return changed is not None and _now(path.parent.parent) - changed <= LEASE
 
 
-def _now(directory: RemotePath) -> Any:
+def _changed(path: RemotePath) -> datetime | None:
+    """When an object was last written, by the store's clock; None if it is gone."""
+    return next((item.changed for item in path.parent.objects() if item.path == path), None)
+
+
+def _now(directory: RemotePath) -> datetime:
     """The time by the store's clock."""
     path = directory / f"clock-{uuid.uuid4().hex}"
     put(path, b"")
@@ -134,11 +138,11 @@ def _now(directory: RemotePath) -> Any:
         delete([path])
 
 
-def _is_gone(claim: dict[str, Any]) -> bool:
-    if claim["machine"] != _machine():
+def _is_gone(facts: dict[str, Any]) -> bool:
+    if facts["machine"] != _machine():
         return False
     try:
-        os.kill(claim["process"], 0)
+        os.kill(facts["process"], 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -3,7 +3,8 @@
 A directory in the unfinished label image holds::
 
     manifest.json      whose run it is; written once
-    drivers/0001       one file per driver that worked on the run, see `locks` and `lease`
+    drivers/0001       one file per driver that worked on the run: what it does of it, and where
+                       it runs; see `locks` and `lease`
     tiles-0001*.jsonl  the tiles that this driver's workers have finished, one line each
     absent.json        chunks that the image lacked when the run began
     aside/             files that do not have their name yet
@@ -11,26 +12,38 @@ A directory in the unfinished label image holds::
 A tile counts as done when its line is on the disk, which is after its objects were. Each line
 starts with a checksum of the rest: a line torn by a crash, or damaged since, is no line.
 
-Only the driver of the highest number is the run's driver. `--take-over` makes a new one; the
-older finds out when it next writes, and stops. Until then both may work: an object is written
-once, whoever writes it, so that their records cannot contradict each other.
+A driver does the whole run, or one partition of it (`--partition`); partitions of one division
+work side by side, all others exclude each other. Of drivers that do, only the one of the highest
+number is the run's. `--take-over` makes a new one; the older finds out when it next writes, and
+stops. Until then both may work: an object is written once, whoever writes it, so that their
+records cannot contradict each other.
 """
 
 import json
+import os
+import re
+import socket
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tilesegment.errors import OutputConflictError, OutputError, TilesegmentError
-from tilesegment.storage.media import medium_of
+from tilesegment.errors import (
+    OutputBusyError,
+    OutputConflictError,
+    OutputError,
+    TilesegmentError,
+)
+from tilesegment.partition import WHOLE, Partition
+from tilesegment.storage.media import Claim, medium_of
 from tilesegment.storage.objects import LEDGER_NAME, StoredObject
-from tilesegment.storage.remote import Location
+from tilesegment.storage.remote import Location, locate
 
+_DRIVER = re.compile(r"(\d{4,})(\.taken)?")
+"""Names in the folder of drivers; .taken where the file system has no hard links."""
 MANIFEST_NAME = "manifest.json"
 _MOST_WAITING = 256
 """Records that are written with one synchronisation, at most."""
@@ -77,10 +90,16 @@ class Ledger:
         labels_directory: the label image.
         fingerprint: whose run it is; JSON.
         take_over: go on although another driver is at work; that one will stop.
+        partition: what this driver does of the run; the one that publishes opens a ledger that
+            is there already.
+        tiles: numbers of the partition's tiles, of the level that is segmented; None: all tiles
+            of all levels.
+        clock: in seconds; tells how long records have waited.
 
     Raises:
         OutputConflictError: on opening, if the tiles in the directory belong to another run.
-        OutputError: if another run has it open, or it cannot be written.
+        OutputBusyError: if another run has it open.
+        OutputError: if it cannot be written.
     """
 
     def __init__(
@@ -89,38 +108,48 @@ class Ledger:
         fingerprint: Mapping[str, Any],
         *,
         take_over: bool = False,
+        partition: Partition = WHOLE,
+        tiles: Container[int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.labels = labels_directory
         self.directory = labels_directory / LEDGER_NAME
+        self.partition = partition
         self.done: dict[tuple[int, int], TileRecord] = {}
+        self.added: set[tuple[int, int]] = set()
+        """Level and number of the tiles that this driver has noted."""
         self._waiting: list[TileRecord] = []
+        self._peers: set[int] = set()
+        """Numbers of drivers that do not end this one."""
         self._medium = medium_of(labels_directory)
         self._clock, self._flushed = clock, clock()
         try:
-            self._medium.prepare(labels_directory)
-            self._open_manifest(fingerprint)
-            if not take_over:
-                refuse_living_driver(labels_directory)
-            self._journal = self._medium.open_journal(self.directory)
-            self._read()
+            if not partition.publishes:
+                self._medium.prepare(labels_directory)
+                text = json.dumps(dict(fingerprint), indent=2)
+                self._medium.write_once(self.directory / MANIFEST_NAME, text)
+            refuse_other_run(_read_manifest(labels_directory), fingerprint, labels_directory)
+            self._driver, self._claim = _become_driver(labels_directory, partition, take_over)
+            self._read(None if tiles is None else (fingerprint["level"], tiles))
+            self._journal = self._medium.open_journal(self.directory, self._driver)
         except OSError as error:
             raise self._medium.write_failed(error, labels_directory) from error
 
-    def _open_manifest(self, fingerprint: Mapping[str, Any]) -> None:
-        text = json.dumps(dict(fingerprint), indent=2)
-        self._medium.write_once(self.directory / MANIFEST_NAME, text)
-        refuse_other_run(_read_manifest(self.labels), fingerprint, self.labels)
+    def _read(self, own: tuple[int, Container[int]] | None) -> None:
+        """Believe each record whose objects are there, and remove the objects of the others.
 
-    def _read(self) -> None:
-        """Believe each record whose objects are there, and remove the objects of the others."""
+        Args:
+            own: level and numbers of the tiles that this driver may touch; None for all.
+        """
         for record in _all_records(self.directory):
             self.done[record.level, record.number] = record
         size = self._medium.sizes(self.labels) if self.done else None
         for place, record in list(self.done.items()):
             damaged = [item for item in record.objects if size and size(item.key) != item.size]
-            if damaged:
-                del self.done[place]
+            if not damaged:
+                continue
+            del self.done[place]
+            if own is None or (record.level == own[0] and record.number in own[1]):
                 for item in damaged:
                     self._medium.unlink(self.labels / item.key)
 
@@ -142,6 +171,7 @@ class Ledger:
         record = replace(record, objects=settled, worker=None)
         self._waiting.append(record)
         self.done[record.level, record.number] = record
+        self.added.add((record.level, record.number))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
@@ -169,8 +199,16 @@ class Ledger:
 
     @property
     def is_newest(self) -> bool:
-        """Whether this is still the run's driver."""
-        return self._journal.is_newest
+        """Whether no later driver excludes this one."""
+        numbers = _driver_numbers(self.labels)
+        for number in numbers - self._peers:
+            driver = _read_driver(self.labels, number) if number > self._driver else None
+            if driver is None:
+                continue
+            if driver.partition.excludes(self.partition):
+                return False
+            self._peers.add(number)
+        return self._driver in numbers
 
     def refuse_successor(self) -> None:
         """Stop, if this is no longer the run's driver.
@@ -202,7 +240,7 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._journal.closed:
+        if self._claim.closed:
             return
         try:
             self.flush()
@@ -214,30 +252,113 @@ class Ledger:
 
     def close(self) -> None:
         self._journal.close()
+        self._claim.close()
 
 
-def refuse_living_driver(labels_directory: Location) -> None:
+@dataclass(frozen=True)
+class _Driver:
+    """A driver that worked on a run, or still does."""
+
+    number: int
+    partition: Partition
+    where: str
+    """Process and host, for people."""
+    path: Location
+
+
+def _folder_of_drivers(labels_directory: Location) -> Location:
+    return labels_directory / LEDGER_NAME / "drivers"
+
+
+def _driver_numbers(labels_directory: Location) -> set[int]:
+    """Numbers of all drivers that a run had, and of those that died before they had a file."""
+    try:
+        names = [path.name for path in _folder_of_drivers(labels_directory).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {int(found[1]) for name in names if (found := _DRIVER.fullmatch(name))}
+
+
+def _read_driver(labels_directory: Location, number: int) -> _Driver | None:
+    """A driver; None if it died before it had a file, or the run was ended meanwhile."""
+    path = _folder_of_drivers(labels_directory) / f"{number:04}"
+    try:
+        partition, _, where = path.read_text().partition("\n")[0].partition(" ")
+    except FileNotFoundError:
+        return None
+    return _Driver(number, Partition(*map(int, partition.split("/"))), where, path)
+
+
+def _drivers(labels_directory: Location) -> list[_Driver]:
+    """All drivers that a run had, the oldest first."""
+    numbers = sorted(_driver_numbers(labels_directory))
+    found = (_read_driver(labels_directory, number) for number in numbers)
+    return [driver for driver in found if driver is not None]
+
+
+def _become_driver(
+    labels_directory: Location, partition: Partition, take_over: bool
+) -> tuple[int, Claim]:
+    """The number of a new driver, and what shows that it is alive.
+
+    Whoever has a number has seen all lower ones.
+
+    Raises:
+        OutputBusyError: if another driver is at work that this one excludes.
+    """
+    where = f"{partition} process {os.getpid()} on {socket.gethostname()}"
+    claim = medium_of(labels_directory).open_claim(_folder_of_drivers(labels_directory), where)
+    try:
+        while True:
+            number = 1 + max(_driver_numbers(labels_directory), default=0)
+            if not take_over:
+                refuse_living_driver(labels_directory, partition)
+            if claim.take(number):
+                return number, claim
+    except BaseException:
+        claim.close()
+        raise
+
+
+def _living_driver(labels_directory: Location, partition: Partition) -> _Driver | None:
+    """A driver at work that excludes `partition`, and was not taken over."""
+    drivers, is_alive = _drivers(labels_directory), medium_of(labels_directory).is_alive
+    for position, driver in enumerate(drivers):
+        later = drivers[position + 1 :]
+        current = not any(other.partition.excludes(driver.partition) for other in later)
+        if current and driver.partition.excludes(partition) and is_alive(driver.path):
+            return driver
+    return None
+
+
+def has_living_driver(labels_directory: Location) -> bool:
+    """Whether anybody is at work on a run."""
+    return _living_driver(labels_directory, WHOLE) is not None
+
+
+def refuse_living_driver(labels_directory: Location, partition: Partition = WHOLE) -> None:
     """Refuse labels that another run is writing.
 
     Raises:
-        OutputError: if there is a driver at work.
+        OutputBusyError: if there is a driver at work that excludes `partition`.
     """
-    driver = medium_of(labels_directory).living_driver(labels_directory / LEDGER_NAME)
-    if driver is not None:
-        raise OutputError(
-            f"another run is writing {labels_directory} ({driver}); wait for it, use another "
-            "--labels name, or stop it with --take-over"
+    living = _living_driver(labels_directory, partition)
+    if living is not None:
+        part = "" if living.partition == WHOLE else f"partition {living.partition}, "
+        raise OutputBusyError(
+            f"another run is writing {labels_directory} ({part}{living.where}); wait for it, use "
+            "another --labels name, or stop it with --take-over"
         )
 
 
 def clear_finished(labels_directory: Location) -> None:
     """Remove the ledger of published labels, if its driver died before it could."""
-    medium, directory = medium_of(labels_directory), labels_directory / LEDGER_NAME
+    medium = medium_of(labels_directory)
     if not medium.can_rename:
         # What is there is of a run that is to replace the labels; see `replacing`.
         return
-    if directory.is_dir() and medium.living_driver(directory) is None:
-        medium.end_ledger(directory, None)
+    if _drivers(labels_directory) and _living_driver(labels_directory, WHOLE) is None:
+        medium.end_ledger(labels_directory / LEDGER_NAME, None)
 
 
 def record_line(record: TileRecord) -> str:
@@ -255,9 +376,9 @@ def record_line(record: TileRecord) -> str:
 
 def _all_records(directory: Location) -> Iterator[TileRecord]:
     """The records of all drivers, the oldest first."""
-    journals = sorted(directory.glob("tiles-*.jsonl"))
+    journals = sorted(map(str, directory.glob("tiles-*.jsonl")))
     with ThreadPoolExecutor(_READERS) as executor:
-        for records in executor.map(lambda journal: list(read_records(journal)), journals):
+        for records in executor.map(lambda path: list(read_records(locate(path))), journals):
             yield from records
 
 
@@ -277,18 +398,16 @@ def read_records(path: Location) -> Iterator[TileRecord]:
         )
 
 
-def read_unfinished(labels_directory: Path) -> UnfinishedRun | None:
+def read_unfinished(labels_directory: Location) -> UnfinishedRun | None:
     """Look at a run without taking part in it; None if there is none, or it cannot be read."""
     directory = labels_directory / LEDGER_NAME
-    journals = sorted(directory.glob("tiles-*.jsonl"))
     try:
         fingerprint = _read_manifest(labels_directory)
-        records = [record for journal in journals for record in read_records(journal)]
-        files = [directory / MANIFEST_NAME, *journals]
+        records = list(_all_records(directory))
         return UnfinishedRun(
             fingerprint=fingerprint,
             done=frozenset(item.number for item in records if item.level == fingerprint["level"]),
-            updated=max(file.stat().st_mtime for file in files),
+            updated=medium_of(directory).changed(directory),
         )
     except (OSError, OutputError, ValueError, KeyError):
         return None

@@ -1,4 +1,4 @@
-"""Who drives a run whose ledger is on a disk, and where its records go.
+"""On a disk: that a driver is alive, and where its records go.
 
 drivers/0001       made exclusively; its driver holds a lock on it, which ends with its process
 tiles-0001.jsonl   the driver's records, appended in batches
@@ -7,41 +7,62 @@ tiles-0001.jsonl   the driver's records, appended in batches
 import fcntl
 import os
 import shutil
-import socket
 import uuid
 from pathlib import Path
 from typing import IO
 
-from tilesegment.errors import OutputError
-from tilesegment.storage.objects import LEDGER_NAME, newest_number, synchronise, write_failed
+from tilesegment.storage.objects import LEDGER_NAME, synchronise, write_failed
 
 
-class LockedJournal:
-    """The records of one driver, which it alone writes as long as it is the newest.
+class Lock:
+    """A driver's file, which it holds locked until it ends.
+
+    Args:
+        folder: of the drivers.
+        text: what the file says.
+    """
+
+    def __init__(self, folder: Path, text: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._aside = folder / f"{uuid.uuid4().hex}.partial"
+        # Locked before it has its name: nobody can take this driver for a dead one.
+        self._lock = self._aside.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock.write(text)
+        self._lock.flush()
+
+    def take(self, number: int) -> bool:
+        """Name the file by a number; False if that is taken."""
+        try:
+            _name_exclusively(self._aside, self._aside.with_name(f"{number:04}"))
+        except FileExistsError:
+            return False
+        self._aside.unlink(missing_ok=True)
+        synchronise(self._aside.parent)
+        return True
+
+    @property
+    def closed(self) -> bool:
+        return self._lock.closed
+
+    def close(self) -> None:
+        self._aside.unlink(missing_ok=True)
+        self._lock.close()
+
+
+class FileJournal:
+    """The records of one driver.
 
     Args:
         directory: the ledger.
-
-    Raises:
-        OutputError: if another driver begins at the same time.
+        number: of the driver.
     """
 
     patience_seconds = 0.0
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._number, self._lock = _become_driver(directory / "drivers")
-        self._path = directory / f"tiles-{self._number:04}.jsonl"
+    def __init__(self, directory: Path, number: int) -> None:
+        self._path = directory / f"tiles-{number:04}.jsonl"
         self._file: IO[str] = self._path.open("a")
-
-    @property
-    def is_newest(self) -> bool:
-        """Whether no other driver has taken the run over, or ended it."""
-        return newest_number(self._directory / "drivers") == self._number
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
 
     def append(self, text: str) -> None:
         """Make records durable.
@@ -58,7 +79,21 @@ class LockedJournal:
 
     def close(self) -> None:
         self._file.close()
-        self._lock.close()
+
+
+def is_alive(path: Path) -> bool:
+    """Whether the driver of a file is at work."""
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        # The run was ended meanwhile.
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def end_ledger(directory: Path, keep_as: Path | None) -> None:
@@ -74,35 +109,6 @@ def end_ledger(directory: Path, keep_as: Path | None) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def living_driver(directory: Path) -> str | None:
-    """What is known of the driver that is at work on the run of a ledger; None if none is."""
-    newest = directory / "drivers" / f"{newest_number(directory / 'drivers'):04}"
-    return newest.read_text() if newest.exists() and _is_locked(newest) else None
-
-
-def _become_driver(drivers: Path) -> tuple[int, IO[str]]:
-    """The number of a new driver, and the file that it holds locked until it ends."""
-    drivers.mkdir(exist_ok=True)
-    number = newest_number(drivers) + 1
-    aside = drivers / f"{uuid.uuid4().hex}.partial"
-    # Locked before it has its name: nobody can take this driver for a dead one.
-    lock = aside.open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
-    try:
-        _name_exclusively(aside, drivers / f"{number:04}")
-    except FileExistsError as error:
-        lock.close()
-        raise OutputError(
-            f"another run has just begun to write {drivers.parent.parent}; wait for it"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-    synchronise(drivers)
-    return number, lock
-
-
 def _name_exclusively(aside: Path, path: Path) -> None:
     try:
         os.link(aside, path)
@@ -112,12 +118,3 @@ def _name_exclusively(aside: Path, path: Path) -> None:
         # No hard links here: a directory of the name is exclusive as well.
         path.with_suffix(".taken").mkdir()
         aside.rename(path)
-
-
-def _is_locked(path: Path) -> bool:
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -9,18 +9,23 @@ from tilesegment.storage.objects import Publishing, StoredObject
 from tilesegment.storage.remote import Location, RemotePath
 
 
+class Claim(Protocol):
+    """What shows that a driver is alive, until it is closed or the process ends."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def take(self, number: int) -> bool:
+        """Become the driver of this number; False if there is one."""
+
+    def close(self) -> None: ...
+
+
 class Journal(Protocol):
     """Where a driver's records become durable."""
 
     patience_seconds: float
     """So long records may wait for others, so that they become durable together."""
-
-    @property
-    def is_newest(self) -> bool:
-        """Whether no other driver has taken the run over, or ended it."""
-
-    @property
-    def closed(self) -> bool: ...
 
     def append(self, text: str) -> None:
         """Make records durable; raises OutputError or IncompleteError."""
@@ -48,8 +53,10 @@ class Medium(Protocol):
     def sizes(self, directory: Any) -> Callable[[str], int | None]: ...
     def unlink(self, path: Any) -> None: ...
     def end_ledger(self, directory: Any, keep_as: Any) -> None: ...
-    def open_journal(self, directory: Any) -> Journal: ...
-    def living_driver(self, directory: Any) -> str | None: ...
+    def open_claim(self, folder: Any, text: str) -> Claim: ...
+    def open_journal(self, directory: Any, number: int) -> Journal: ...
+    def is_alive(self, path: Any) -> bool: ...
+    def changed(self, directory: Any) -> float: ...
 
 
 class _Disk:
@@ -64,8 +71,10 @@ class _Disk:
     sizes = staticmethod(objects.sizes)
     unlink = staticmethod(objects.unlink)
     end_ledger = staticmethod(locks.end_ledger)
-    open_journal = staticmethod(locks.LockedJournal)
-    living_driver = staticmethod(locks.living_driver)
+    open_claim = staticmethod(locks.Lock)
+    open_journal = staticmethod(locks.FileJournal)
+    is_alive = staticmethod(locks.is_alive)
+    changed = staticmethod(objects.changed)
 
 
 class _Bucket:
@@ -80,8 +89,10 @@ class _Bucket:
     sizes = staticmethod(buckets.sizes)
     unlink = staticmethod(buckets.unlink)
     end_ledger = staticmethod(buckets.end_ledger)
-    open_journal = staticmethod(lease.LeasedJournal)
-    living_driver = staticmethod(lease.living_driver)
+    open_claim = staticmethod(lease.Lease)
+    open_journal = staticmethod(lease.BatchJournal)
+    is_alive = staticmethod(lease.is_alive)
+    changed = staticmethod(buckets.changed)
 
 
 _DISK: Medium = _Disk()

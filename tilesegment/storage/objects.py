@@ -194,9 +194,21 @@ def write_document(path: Path, text: str) -> None:
 
 
 def write_once(path: Path, text: str) -> None:
-    """Write a small file, unless there is one."""
-    if not path.exists():
-        write_document(path, text)
+    """Write a small file, unless there is one; of several writers one succeeds."""
+    if path.exists():
+        return
+    aside = path.with_name(f"{uuid.uuid4().hex}.{path.suffix[1:]}.aside")
+    write_document(aside, text)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # No hard links here.
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    synchronise(path.parent)
 
 
 def unlink(path: Path) -> None:
@@ -215,12 +227,9 @@ def sizes(directory: Path) -> Callable[[str], int | None]:
     return size
 
 
-def newest_number(folder: Location) -> int:
-    """The highest number that names a file in a folder; 0 if there is none."""
-    try:
-        return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+def changed(directory: Path) -> float:
+    """When a file right in a directory was last written; seconds since the epoch."""
+    return max(path.stat().st_mtime for path in directory.iterdir() if path.is_file())
 
 
 def read_document(path: Location) -> dict[str, Any] | None:

@@ -212,6 +212,21 @@ def locate(given: "str | Location") -> Location:
     return RemotePath(scheme, bucket, key.strip("/"))
 
 
+def on_disk(location: Location, what: str) -> Path:
+    """A place that must be on a disk.
+
+    Args:
+        location: the place.
+        what: needs it there, for the message.
+
+    Raises:
+        InputError: if it is in an object store.
+    """
+    if isinstance(location, Path):
+        return location
+    raise InputError(f"{what} works on a disk only, and {location} is elsewhere; copy it first")
+
+
 def absolute(location: Location) -> Location:
     """What names the same place for a worker in another directory."""
     return location.resolve() if isinstance(location, Path) else location

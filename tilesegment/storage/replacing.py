@@ -1,18 +1,18 @@
 """Replacing labels in an object store, where nothing can be renamed.
 
-Each run's levels have paths of their own, with a suffix that no other run has (`0-3fa9c1d2`). The
+Each run's levels have paths of their own, with a suffix of that run (`0-3fa9c1d2`). The
 metadata of the label image, one document, names the levels: the moment it is written, all
 readers see the new labels and none of the old. A worker of an earlier run that wakes late
 writes among the levels of that run, which nobody reads. What is not named any more is deleted.
 """
 
-import uuid
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from tilesegment.storage.buckets import remove
-from tilesegment.storage.lease import living_driver
-from tilesegment.storage.ledger import unfinished_fingerprint
+from tilesegment.storage.ledger import has_living_driver, unfinished_fingerprint
 from tilesegment.storage.objects import LEDGER_NAME, PROVENANCE_KEY, read_document
 from tilesegment.storage.probabilities import PROBABILITIES_NAME
 from tilesegment.storage.remote import RemotePath
@@ -23,8 +23,15 @@ SUFFIX = "suffix of the levels"
 _DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
 
 
-def new_suffix() -> str:
-    return f"-{uuid.uuid4().hex[:8]}"
+def new_suffix(directory: RemotePath, fingerprint: Mapping[str, Any]) -> str:
+    """One that the labels now published have not; partitions of one run find the same.
+
+    Args:
+        directory: the label image.
+        fingerprint: of the run; JSON.
+    """
+    told = json.dumps([fingerprint, _published_keys(directory)], sort_keys=True)
+    return f"-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def unfinished_suffix(directory: RemotePath) -> str | None:
@@ -59,7 +66,7 @@ def finish_replacing(directory: RemotePath) -> bool:
     suffix, published = unfinished_suffix(directory), _published_keys(directory)
     if suffix is None or not any(key.endswith(f"{suffix}/") for key in published):
         return False
-    if living_driver(directory / LEDGER_NAME) is None:
+    if not has_living_driver(directory):
         remove_unpublished_levels(directory, ledger=True)
     return True
 

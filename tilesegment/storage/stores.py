@@ -11,6 +11,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import WrapperStore
 
 from tilesegment.errors import InputError, StoreError
+from tilesegment.storage.importing.original import open_original
 from tilesegment.storage.limits import check_document
 from tilesegment.storage.remote import (
     Location,
@@ -25,14 +26,11 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_PICTURES = {
-    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".dcm", ".tif", ".tiff", ".png", ".jpg",
-    ".jpeg", ".jp2",
-}  # fmt: skip
-
 
 def open_group(location: str | Location) -> zarr.Group:
-    """The zarr group at a path or URL, read-only.
+    """The zarr group at a path or URL, or the one that the import of an image file would give.
+
+    It is read-only.
 
     Raises:
         InputError: if there is none; the message says what is there instead.
@@ -43,7 +41,7 @@ def open_group(location: str | Location) -> zarr.Group:
     if not path.exists():
         raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
     if path.is_file():
-        raise InputError(_about_file(path))
+        return open_original(path)
     for name in ("zarr.json", ".zattrs", ".zgroup", ".zmetadata"):
         check_document(path / name)
     try:
@@ -83,13 +81,11 @@ def _open_remote(path: RemotePath) -> zarr.Group:
     raise InputError(_about_directory(path))
 
 
-def _about_file(path: Path) -> str:
-    if path.suffix.lower() in _PICTURES:
-        return (
-            f"{path} is a {path.suffix[1:].upper()} file, not OME-Zarr; convert it first: "
-            f"tilesegment import {path} {path.with_suffix('.zarr').name}"
-        )
-    return f"{path} is a file, not OME-Zarr; give the path of an OME-Zarr image (a directory)"
+def label_folder(location: Location) -> Location:
+    """Where the label images of an image are: in its store, or beside a file, which has no room."""
+    if isinstance(location, Path) and location.is_file():
+        return location.with_name(f"{location.name}.labels.zarr")
+    return location / "labels"
 
 
 def _about_directory(path: Location) -> str:

@@ -23,11 +23,17 @@ if TYPE_CHECKING:
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
 
+Phase = Literal[
+    "statistics", "tiles", "levels", "windows",
+    "regions", "holes", "cleaning", "objects", "identities", "range", "measurements",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is; handed to the caller after every tile."""
 
-    phase: Literal["statistics", "tiles", "levels", "windows"]
+    phase: Phase
     done: int
     total: int
     """Tiles of this phase."""
@@ -51,7 +57,7 @@ class Run:
 
 def report_progress(
     run: Run,
-    phase: Literal["statistics", "tiles", "levels", "windows"],
+    phase: Phase,
     done: int,
     total: int,
     pixels: int,

@@ -19,7 +19,7 @@ from tilesegment.storage.labels import (
     read_classes,
 )
 from tilesegment.storage.objects import PROVENANCE_KEY
-from tilesegment.storage.remote import Location, locate
+from tilesegment.storage.remote import Location
 from tilesegment.tiling import TileGrid, Window
 
 BLOCK = 2048
@@ -130,7 +130,7 @@ def open_labelled(location: str | Location, name: str | None = None) -> Labelled
         _check_labels(image, image.name, image)
         return _labelled(None, image, image.metadata.get("name") or image.name)
     name = _chosen(image, name)
-    labels = open_image(locate(location) / "labels" / name)
+    labels = open_image(image.label_folder / name)
     _check_labels(labels, name, image)
     return _labelled(image, labels, name)
 
