@@ -15,6 +15,7 @@ from distributed import Client
 from tilesegment.config import ClusterOptions, KubernetesOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.memory import ENVIRONMENT
+from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
 
 _IDLE_SECONDS = 1800
 """After which the operator removes a cluster whose driver was killed."""
@@ -177,7 +178,7 @@ def open_kubernetes(
         httpx.HTTPError, kr8s.ServerError, OSError, RuntimeError, SchedulerStartupError,
     ) as error:  # fmt: skip
         raise ClusterError(f"the pods of {name} do not start: {_first_line(error)}") from error
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with cluster, without_dasks_warning(), Client(cluster, set_as_default=False) as client:
         if isinstance(options.workers, WorkerRange):
             cluster.adapt(options.workers.least, options.workers.most)
         try:
@@ -187,6 +188,7 @@ def open_kubernetes(
                 f"no worker came within {options.wait_seconds:.0f} s; look at "
                 f"`kubectl get pods -l dask.org/cluster-name={name}`"
             ) from error
+        refuse_other_versions(client)
         yield client
 
 
