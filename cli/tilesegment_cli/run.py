@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 Examples:
   tilesegment run slide.zarr
   tilesegment run slide.zarr --model my.safetensors --labels tumour
+  tilesegment run slide.svs --mask tissue
   tilesegment run slide.zarr --cluster gpu
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
+  tilesegment run slide.zarr --refine crf --class-threshold tumour=0.7 --probabilities
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
   tilesegment run slide.zarr --partition 2/4
   tilesegment run 'slides/*.zarr'
@@ -57,7 +59,7 @@ Examples:
     "--output",
     type=click.Path(),
     metavar="STORE",
-    help="Write the label image to this place instead of IMAGE/labels/NAME.",
+    help="Write the label image to this place, and not into IMAGE or beside it.",
 )
 @click.option(
     "--overwrite",
@@ -129,11 +131,12 @@ def run(
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
-    """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
+    """Segment IMAGE with a U-Net, tile by tile: OME-Zarr, or a slide, TIFF or picture as it is.
 
     The labels are those that one forward pass over the whole (mirrored) image would give, for
     every tile size and number of workers. They become an OME-Zarr label image in
-    IMAGE/labels/NAME, visible once it is whole. Run the same command again to resume.
+    IMAGE/labels/NAME (of a file: IMAGE.labels.zarr/NAME, beside it), visible once it is whole.
+    Run the same command again to resume.
 
     Several images, a pattern or a list share one cluster and one loaded model. One that fails
     does not stop the others; the table at the end tells what became of each. The same command

@@ -14,12 +14,14 @@ from tilesegment.mask import Mask
 from tilesegment.model.file import Description
 from tilesegment.model.opening import Model
 from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.refinement import choose_refinement, refinement_facts
 from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.storage.checksums import checksums_folder
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.inventory import Inventory
 from tilesegment.storage.labels import LabelLayout, LabelProperties, LabelVolume, layout_volume
 from tilesegment.storage.masks import absolute_source, read_mask
+from tilesegment.usecases.originals import advise_import, refuse_unwritable
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Job:
     name: str
     directory: Path
     inside: bool
-    """Whether the labels go into the image's own store."""
+    """Whether the labels go where the image's own labels are, see `Image.label_folder`."""
     inventory: Inventory
     """The chunks of the processed level, as they were at the start."""
     statistics: list[dict[str, Any]] | None = None
@@ -95,7 +97,7 @@ class Job:
             tile=self.plan.tile,
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
-            source="../../" if self.inside else None,
+            source="../../" if self.inside and not self.image.is_original else None,
             probabilities=self.options.probabilities,
         )
         return layout_volume(self.image, layout, self.directory)
@@ -114,6 +116,7 @@ class Job:
             average=self.options.average,
             nodata=self.image.nodata(self.plan.source.level),
             probabilities=self.options.probabilities,
+            refinement=self.plan.network.refinement,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -137,6 +140,7 @@ class Job:
             "image chunk sizes": self.inventory.sizes,
             # None where an earlier version would not have known of it: its runs are still valid.
             "probabilities": self.options.probabilities or None,
+            "refinement": refinement_facts(self.plan.network.refinement),
             **({STATISTICS: self.statistics} if self.statistics else {}),
         }
 
@@ -188,8 +192,10 @@ def prepare_job(
     name = labels or model.name
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
-    directory = Path(output).resolve() if output is not None else image / "labels" / name
+    directory = opened.label_folder / name if output is None else Path(output).resolve()
     planned, mask = plan_job(opened, model, options)
+    if output is None:
+        refuse_unwritable(opened)
     return Job(
         image=opened,
         model=model,
@@ -222,8 +228,10 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         reason=resolution.reason,
     )
     blend = _choose_blend(description, options)
+    geometry = description.geometry if blend is None else blend.geometry
+    refinement = choose_refinement(options, [item.name for item in description.classes])
     network = Network(
-        geometry=description.geometry if blend is None else blend.geometry,
+        geometry=geometry if refinement is None else refinement.geometry(geometry),
         base_channels=description.base_channels,
         weights_bytes=len(model.content),
         blend=blend,
@@ -231,9 +239,16 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         fixed_input=description.fixed_input if blend is None else None,
         statistics=bool(description.whole_image_steps),
         stored_classes=len(description.classes) if options.probabilities else 0,
+        refinement=refinement,
+        refinement_bytes=(
+            refinement.bytes_per_pixel(len(description.classes), image.channels)
+            if refinement is not None
+            else 0
+        ),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    advise_import(image, plan, reads_all=options.mask == "tissue")
     mask = read_mask(options.mask, image, number, plan.halo)
     return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
 

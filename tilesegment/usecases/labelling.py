@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilesegment.errors import OutputConflictError, QuarantineError
+from tilesegment.refinement import refinement_facts
 from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.checksums import write_copies, write_objects
 from tilesegment.storage.image import OMEVersion
@@ -292,6 +293,7 @@ def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[
             "resampled_by": plan.source.step,
             "reason": plan.source.reason,
             "blend": blend_facts(plan.network.blend),
+            "refinement": refinement_facts(plan.network.refinement),
         },
     }
 

@@ -83,11 +83,13 @@ def segment(
     The same call again resumes an unfinished run, or finds that it is complete.
 
     Args:
-        image: path of an OME-Zarr image (0.4 or 0.5), with axes of t, c, z, y, x.
+        image: path of an OME-Zarr image, with axes of t, c, z, y, x, or of a slide, TIFF or
+            picture, which is read as `import_image` would.
         model: path of a model file, name of a bundled model, or a foreign network: path of an
             ONNX file, a bioimage.io folder, TorchScript or a .pt2; or "module:factory".
         labels: name of the label image; the model's by default.
-        output: a store of its own for the label image; by default ``image/labels/NAME``.
+        output: a store of its own for the label image; by default ``image/labels/NAME``, or
+            ``FILE.labels.zarr/NAME`` beside an image that is a file.
         options: level, tile, precision, views and mask.
         cluster: who computes.
         foreign: what a foreign network cannot say of itself.
