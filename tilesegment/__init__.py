@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Augmentation": "tilesegment.training.augment",
     "BorderWeight": "tilesegment.training.weight_map",
+    "Cleaning": "tilesegment.cleaning",
     "ClusterOptions": "tilesegment.config",
     "EvaluateOptions": "tilesegment.usecases.evaluate",
     "ForeignOptions": "tilesegment.config",
@@ -19,20 +20,25 @@ _HOMES = {
     "LabelRule": "tilesegment.training.dataset",
     "NetworkChoice": "tilesegment.usecases.train",
     "Normalisation": "tilesegment.model.file",
+    "ObjectFiles": "tilesegment.usecases.objects",
+    "Partition": "tilesegment.partition",
     "PolygonOptions": "tilesegment.storage.exporting",
     "Recipe": "tilesegment.training.loop",
     "RunOptions": "tilesegment.config",
     "Sampling": "tilesegment.usecases.train",
     "Segmentation": "tilesegment.usecases.label_sources",
     "SlurmOptions": "tilesegment.config",
+    "Split": "tilesegment.splitting",
     "UNet": "tilesegment.model.unet",
     "Validation": "tilesegment.usecases.train",
     "WorkerRange": "tilesegment.config",
     "check": "tilesegment.usecases.check",
+    "clean": "tilesegment.usecases.clean",
     "evaluate": "tilesegment.usecases.evaluate",
     "export_labels": "tilesegment.storage.exporting",
     "import_image": "tilesegment.storage.importing",
     "load_model": "tilesegment.model.file",
+    "objects": "tilesegment.usecases.objects",
     "open_image": "tilesegment.storage.image",
     "plan": "tilesegment.usecases.plan",
     "repair": "tilesegment.usecases.repair",
@@ -46,6 +52,7 @@ _HOMES = {
 __all__ = [
     "Augmentation",
     "BorderWeight",
+    "Cleaning",
     "ClusterOptions",
     "EvaluateOptions",
     "ForeignOptions",
@@ -53,21 +60,26 @@ __all__ = [
     "LabelRule",
     "NetworkChoice",
     "Normalisation",
+    "ObjectFiles",
+    "Partition",
     "PolygonOptions",
     "Recipe",
     "RunOptions",
     "Sampling",
     "Segmentation",
     "SlurmOptions",
+    "Split",
     "UNet",
     "Validation",
     "WorkerRange",
     "__version__",
     "check",
+    "clean",
     "evaluate",
     "export_labels",
     "import_image",
     "load_model",
+    "objects",
     "open_image",
     "plan",
     "repair",
@@ -79,6 +91,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tilesegment.cleaning import Cleaning
     from tilesegment.config import (
         ClusterOptions,
         ForeignOptions,
@@ -88,6 +101,8 @@ if TYPE_CHECKING:
     )
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
+    from tilesegment.partition import Partition
+    from tilesegment.splitting import Split
     from tilesegment.storage.exporting import PolygonOptions, export_labels
     from tilesegment.storage.image import open_image
     from tilesegment.storage.importing import import_image
@@ -97,8 +112,10 @@ if TYPE_CHECKING:
     from tilesegment.training.weight_map import BorderWeight
     from tilesegment.usecases.batch import segment_many
     from tilesegment.usecases.check import check
+    from tilesegment.usecases.clean import clean
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate
     from tilesegment.usecases.label_sources import Segmentation
+    from tilesegment.usecases.objects import ObjectFiles, objects
     from tilesegment.usecases.plan import plan
     from tilesegment.usecases.repair import repair
     from tilesegment.usecases.segment import segment

@@ -9,11 +9,13 @@ import click
 from tilesegment import __version__
 from tilesegment.errors import TilesegmentError
 from tilesegment_cli.check import check
+from tilesegment_cli.clean import clean
 from tilesegment_cli.evaluate import evaluate
 from tilesegment_cli.export import export
 from tilesegment_cli.import_ import import_
 from tilesegment_cli.info import info
 from tilesegment_cli.models import models
+from tilesegment_cli.objects import objects
 from tilesegment_cli.plan import plan
 from tilesegment_cli.run import run
 from tilesegment_cli.settings import load_settings, with_source
@@ -54,6 +56,8 @@ for command in (
     plan,
     run,
     verify,
+    clean,
+    objects,
     export,
     view,
     check,

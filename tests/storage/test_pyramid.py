@@ -15,9 +15,14 @@ LABELS = arrays.arrays(
     arrays.array_shapes(min_dims=1, max_dims=3, max_side=9),
     elements=st.integers(0, 4),
 )
+IDENTITIES = arrays.arrays(
+    np.int32,
+    arrays.array_shapes(min_dims=1, max_dims=3, max_side=9),
+    elements=st.sampled_from([0, 1, 70_000, 2**31 - 1]),
+)
 
 
-@given(LABELS, st.data())
+@given(LABELS | IDENTITIES, st.data())
 def test_each_pixel_is_the_most_frequent_label_of_its_block(
     labels: np.ndarray, data: st.DataObject
 ) -> None:

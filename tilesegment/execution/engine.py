@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, M
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -47,6 +48,8 @@ from tilesegment.tiling import Region, Tile, TileGrid, Window, region_cuts
 _DRAIN_SECONDS = 20
 _SUMMARISED_BLOCK = 1024
 """Pixels per side that are read at once for statistics of the image."""
+_IDLE_SECONDS = 0.5
+"""After which `idle` is called again while no record comes."""
 _TILES_AHEAD = 64
 """Tiles that the scheduler has at least: the next region is there before the last runs dry."""
 
@@ -100,12 +103,12 @@ def segment_tiles(
     writer: TileWriter,
     run: str,
     plugin: str,
-    done: Container[int],
+    wanted: Container[int],
     trouble: Trouble,
     idle: Callable[[], None],
     mask: Mask | None = None,
 ) -> Iterator[TileRecord]:
-    """Segment and write every tile that is not done; yield each record as it comes.
+    """Segment and write every tile that is wanted; yield each record as it comes.
 
     Tiles of which the mask wants no pixel are written without being read or computed.
 
@@ -116,9 +119,9 @@ def segment_tiles(
         writer: of the labels.
         run: name of the run.
         plugin: name of the model's plugin.
-        done: numbers of the tiles that are done.
+        wanted: numbers of the tiles that are to be done.
         trouble: takes note of what fails; tells afterwards which tiles are quarantined.
-        idle: called when no more records are ready for now.
+        idle: called when no more records are ready for now, and again while none comes.
         mask: which pixels are wanted; None for all.
 
     Raises:
@@ -128,7 +131,7 @@ def segment_tiles(
     regions = (
         _region_graph(plan, region, tiles, pixels, writer, run, plugin, mask)
         for region in plan.region_list()
-        if (tiles := [tile for tile in region.tiles() if grid.number(tile) not in done])
+        if (tiles := [tile for tile in region.tiles() if grid.number(tile) in wanted])
     )
 
     def alone(number: int, attempt: int) -> Batch:
@@ -202,7 +205,7 @@ def _settle(
         batches: of tiles, in the order of computing.
         alone: a batch of one tile, by its number and the number of the attempt.
         trouble: decides what is tried again.
-        idle: called when no more records are ready for now.
+        idle: called when no more records are ready for now, and again while none comes.
     """
     yield from _round(client, batches, _TILES_AHEAD, trouble, idle)
     attempt = 0
@@ -284,17 +287,43 @@ def summarise_image(
     """What `summarise` makes of each block (c, y, x) of a level; together they are the level."""
     grid = summary_blocks(pixels, planes)
 
+    def task(tile: Tile) -> Callable[[], Any]:
+        window = grid.write_window(tile)
+        return partial(_summarise, pixels, tile.plane, window, summarise)
+
+    for _, outcome in map_blocks(client, grid, task, f"summary-{run}"):
+        yield outcome
+
+
+def map_blocks(
+    client: Client, grid: TileGrid, task: Callable[[Tile], Callable[[], Any]], name: str
+) -> Iterator[tuple[Tile, Any]]:
+    """What the tasks of all blocks give, as they come.
+
+    Args:
+        client: of the workers.
+        grid: the blocks.
+        task: what is to be called on a worker for a block; made when its turn is near.
+        name: of the tasks; new each time, so that dask never returns an older result.
+
+    Raises:
+        TilesegmentError: if one fails.
+    """
+
     def batches() -> Iterator[Batch]:
         for tile in grid.tiles():
-            number = grid.number(tile)
-            key = f"summary-{run}-{number}"
-            task = (_summarise, pixels, tile.plane, grid.write_window(tile), summarise)
-            yield Batch({key: task}, {key: number})
+            key = f"{name}-{grid.number(tile)}"
+            yield Batch({key: (_call, task(tile))}, {key: grid.number(tile)})
 
     for number, outcome in _compute(client, batches(), _TILES_AHEAD, lambda: None):
         if isinstance(outcome, BaseException):
             raise _failure(number, outcome).error
-        yield outcome
+        yield grid.tile_at(number), outcome
+
+
+def _call(task: Callable[[], Any]) -> Any:
+    with told_by_worker():
+        return task()
 
 
 def summary_blocks(pixels: MirroredPixels, planes: int) -> TileGrid:
@@ -308,8 +337,7 @@ def _summarise(
     window: Window,
     summarise: Callable[[npt.NDArray[Any]], Any],
 ) -> Any:
-    with told_by_worker():
-        return summarise(pixels.read(plane, window))
+    return summarise(pixels.read(plane, window))
 
 
 def _region_graph(
@@ -413,10 +441,12 @@ def _compute(
             while completed.count() < ahead and (batch := next(waiting, None)):
                 numbers.update(batch.tiles)
                 completed.update(_send(client, batch))
-            if not completed.has_ready():
+            while not completed.has_ready():
                 idle()
-            if completed.is_empty():
-                return
+                if completed.is_empty():
+                    return
+                with completed.thread_condition:
+                    completed.thread_condition.wait(_IDLE_SECONDS)
             future = next(completed)
             yield numbers.pop(future.key), _outcome(future)
     except BaseException:

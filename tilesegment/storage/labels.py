@@ -133,7 +133,7 @@ class LabelVolume:
             level: of the pyramid.
             plane: index over the flattened leading axes.
             window: inside the level.
-            labels: (window.height, window.width), unsigned integer.
+            labels: (window.height, window.width), integer.
             probabilities: (classes, window.height, window.width); None where none are stored.
 
         Raises:
@@ -620,7 +620,7 @@ def open_labels(image: Image, wanted: str | None, option: str) -> Image:
         raise InputError(
             f"{image.location} has the labels {', '.join(names)}; choose one with {option}"
         )
-    return open_image(f"{image.location}/labels/{wanted}")
+    return open_image(image.label_folder / wanted)
 
 
 def levels_to_derive(count: int, processed: int) -> Iterator[tuple[int, int]]:

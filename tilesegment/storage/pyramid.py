@@ -6,14 +6,16 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-Labels = npt.NDArray[np.unsignedinteger]
+Labels = npt.NDArray[np.integer]
+
+_MOST_CLASSES = 255
 
 
 def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
     """The most frequent label of each block; the smallest of them on a tie.
 
     Args:
-        labels: any number of axes, unsigned integer.
+        labels: any number of axes, integer, 0 or more.
         factors: block size per axis; blocks are cut at the far end of an axis.
 
     Returns:
@@ -24,6 +26,8 @@ def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
            [0, 0]], dtype=uint8)
     """
     blocks = tuple(-(-size // factor) for size, factor in zip(labels.shape, factors, strict=True))
+    if labels.max(initial=0) > _MOST_CLASSES:
+        return _pool_identities(labels, blocks, factors)
     winner = np.zeros(blocks, labels.dtype)
     votes = np.zeros(blocks, np.uint32)
     for value in np.flatnonzero(np.bincount(labels.ravel())):
@@ -32,6 +36,25 @@ def pool_by_mode(labels: Labels, factors: tuple[int, ...]) -> Labels:
         winner[better] = value
         votes[better] = count[better]
     return winner
+
+
+def _pool_identities(labels: Labels, blocks: tuple[int, ...], factors: tuple[int, ...]) -> Labels:
+    """The same where labels are too many to be counted one by one: those of a block are sorted."""
+    beyond = np.iinfo(np.int64).max
+    sides = [block * factor for block, factor in zip(blocks, factors, strict=True)]
+    whole = np.full(sides, beyond, np.int64)
+    whole[tuple(slice(size) for size in labels.shape)] = labels
+    split = whole.reshape([size for pair in zip(blocks, factors, strict=True) for size in pair])
+    inner = tuple(range(1, split.ndim, 2))
+    rows = np.sort(np.moveaxis(split, inner, range(-len(inner), 0)).reshape(*blocks, -1))
+    winner, votes, run = rows[..., 0].copy(), np.ones(blocks, np.uint32), np.ones(blocks, np.uint32)
+    for position in range(1, rows.shape[-1]):
+        here = rows[..., position]
+        run = np.where(here == rows[..., position - 1], run + 1, 1)
+        better = (run > votes) & (here != beyond)
+        winner[better] = here[better]
+        votes[better] = run[better]
+    return winner.astype(labels.dtype)
 
 
 def _count_blocks(

@@ -18,7 +18,7 @@ _GREY: RGB = (255, 255, 255)
 
 def describe_channels(image: Image) -> list[dict[str, Any]]:
     """Name, colour, contrast and visibility of each channel: as the image says, or by sight."""
-    stored = _omero_channels(image)
+    stored, names = _omero_channels(image), channel_names(image)
     sample = _sample(image)
     colours = _default_colours(image)
     channels = []
@@ -31,7 +31,7 @@ def describe_channels(image: Image) -> list[dict[str, Any]]:
             start, end = _contrast(sample[number])
         channels.append(
             {
-                "name": str(omero.get("label") or _channel_name(image, number)),
+                "name": names[number],
                 "colour": _hex_colour(omero.get("color")) or colours[number],
                 "window": [start, end],
                 "range": [min(low, start), max(high, end)],
@@ -39,6 +39,13 @@ def describe_channels(image: Image) -> list[dict[str, Any]]:
             }
         )
     return channels
+
+
+def channel_names(image: Image) -> list[str]:
+    """The name of each channel, as the image says or as it is called here."""
+    stored = _omero_channels(image)
+    stated = [item.get("label") for item in stored] + [None] * image.channels
+    return [str(stated[number] or _channel_name(image, number)) for number in range(image.channels)]
 
 
 def _omero_channels(image: Image) -> list[dict[str, Any]]:

@@ -1,0 +1,241 @@
+"""Objects and cleaning as a user meets them: through a scheduler, into a store."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import tifffile
+import zarr
+from ome_zarr_models import open_ome_zarr
+from scipy import ndimage
+from skimage.measure import regionprops
+
+import tilesegment as ts
+from tests.pictures import random_pixels, write_image
+from tests.storage.exporting.labelled_images import CLASSES, add_labels
+from tilesegment.config import ClusterOptions
+from tilesegment.errors import InputError, OptionError, OutputError
+from tilesegment.storage.measurements import open_measurements
+from tilesegment.usecases.deep import check_objects
+
+HEIGHT, WIDTH = 190, 157
+
+
+def classes(planes: int = 1) -> np.ndarray:
+    """Blobs of two classes that touch; (planes, y, x)."""
+    noise = np.random.default_rng(7).random((planes, HEIGHT, WIDTH))
+    smooth = np.stack([ndimage.gaussian_filter(plane, 3) for plane in noise])
+    return np.digitize(smooth, np.quantile(smooth, [0.5, 0.85])).astype(np.uint8)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Two channels and three levels, with labels "cells"."""
+    pixels = random_pixels((2, HEIGHT, WIDTH), "uint16")
+    path = write_image(tmp_path / "i.zarr", pixels, levels=3, chunks=(2, 64, 64))
+    add_labels(path, classes()[0], "cells", CLASSES)
+    return path
+
+
+@pytest.fixture
+def on(one_worker: str) -> ClusterOptions:
+    return ClusterOptions(kind=one_worker)
+
+
+def stored(image: Path, name: str) -> dict[str, Any]:
+    """Everything that a label image says of its objects."""
+    group = zarr.open_group(image / "labels" / name, mode="r")
+    found = open_measurements(image / "labels" / name)
+    assert found is not None
+    levels = {level: group[level][...] for level in ("0", "1", "2")}
+    return {**levels, **found.read(0, found.count)}
+
+
+@pytest.mark.parametrize("split", [ts.Split(), ts.Split("distance", 5)], ids=["whole", "split"])
+def test_labels_and_measurements_are_the_same_for_every_tile(
+    image: Path, on: ClusterOptions, split: ts.Split
+) -> None:
+    results = []
+    for tile in (1024, 64, 37):
+        summary = ts.objects(
+            image, "cells", name=f"o{tile}", split=split, tile=tile, cluster=on,
+            cleaning=ts.Cleaning(min_area=20, fill_holes=9),
+        )  # fmt: skip
+        assert summary.objects > 20
+        results.append(stored(image, f"o{tile}"))
+    whole, *others = results
+    for other in others:
+        assert other.keys() == whole.keys()
+        for name, values in whole.items():
+            np.testing.assert_array_equal(other[name], values, err_msg=name)
+
+
+def test_objects_are_components_measured_as_by_scikit_image(
+    image: Path, on: ClusterOptions
+) -> None:
+    summary = ts.objects(image, tile=64, cluster=on)
+    found = stored(image, "cells-objects")
+    labels, classes_ = found["0"], classes()[0]
+    expected = [ndimage.label(classes_ == value)[1] for value in (1, 2)]
+    assert summary.classes == {"nucleus": expected[0], "stroma": expected[1]}
+    assert summary.objects == sum(expected) == labels.max()
+    assert labels.dtype == np.int32
+    pixels = np.moveaxis(zarr.open_array(image / "0", mode="r")[...], 0, -1)
+    for item in regionprops(labels, pixels):
+        row = item.label - 1
+        assert found["class"][row] == classes_[labels == item.label][0]
+        assert found["area_px"][row] == item.area
+        assert found["area_um2"][row] == item.area * 0.25
+        np.testing.assert_allclose(found["perimeter_px"][row], item.perimeter)
+        names = [name for name in found if name.startswith("mean_")]
+        np.testing.assert_allclose([found[name][row] for name in names], item.intensity_mean)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_label_image_is_valid_and_has_checksums(
+    tmp_path: Path, on: ClusterOptions, version: str
+) -> None:
+    pixels = random_pixels((1, HEIGHT, WIDTH), "uint8")
+    image = write_image(tmp_path / "i.zarr", pixels, levels=3, chunks=(1, 64, 64), version=version)
+    add_labels(image, classes()[0], "cells", CLASSES)
+    ts.objects(image, tile=64, cluster=on)
+    open_ome_zarr(zarr.open_group(image, mode="r"))
+    directory = image / "labels" / "cells-objects"
+    open_ome_zarr(zarr.open_group(directory, mode="r"))
+    assert check_objects(directory).damaged == ()
+    assert ts.open_image(image).label_names() == ["cells", "cells-objects"]
+    assert sorted(path.name for path in (image / "labels").iterdir() if path.is_dir()) == [
+        "cells", "cells-objects",
+    ]  # fmt: skip
+
+
+def test_tables_and_density_hold_every_object(
+    image: Path, on: ClusterOptions, tmp_path: Path
+) -> None:
+    for ending in ("parquet", "csv"):
+        files = ts.ObjectFiles(tmp_path / f"t.{ending}", tmp_path / f"{ending}.tif", cell=50)
+        summary = ts.objects(image, "cells", tile=64, cluster=on, files=files, overwrite=True)
+    found = stored(image, "cells-objects")
+    table = pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pydict()
+    assert table["identity"] == list(range(1, summary.objects + 1))
+    assert {*zip(table["class"], table["class_name"], strict=True)} == {
+        (1, "nucleus"), (2, "stroma"),
+    }  # fmt: skip
+    for name in ("area_um2", "centroid_x", "eccentricity"):
+        assert table[name] == found[name].tolist()
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(lines) == summary.objects + 1
+    assert lines[0].split(",") == [f'"{name}"' for name in table]
+    density = tifffile.imread(tmp_path / "csv.tif")
+    sides = [np.diff([*range(0, size, 50), size]) * 0.5e-3 for size in (HEIGHT, WIDTH)]
+    count = (density * np.multiply.outer(*sides)).sum()
+    np.testing.assert_allclose(count, summary.objects, rtol=1e-6)
+
+
+def test_identities_go_on_over_planes(tmp_path: Path, on: ClusterOptions) -> None:
+    planes = classes(3)
+    image = write_image(
+        tmp_path / "i.zarr", random_pixels((3, HEIGHT, WIDTH), "float32"), "zyx", chunks=(1, 64, 64)
+    )
+    add_labels(image, planes, "cells", CLASSES)
+    summary = ts.objects(image, tile=100, cluster=on)
+    found = open_measurements(image / "labels" / "cells-objects")
+    assert found is not None
+    counts = [sum(ndimage.label(plane == value)[1] for value in (1, 2)) for plane in planes]
+    assert np.bincount(found.read(0, found.count)["plane"]).tolist() == counts
+    assert summary.objects == sum(counts)
+
+
+def test_labels_without_objects_have_an_empty_table(
+    image: Path, on: ClusterOptions, tmp_path: Path
+) -> None:
+    add_labels(image, np.zeros((HEIGHT, WIDTH), np.uint8), "nothing", CLASSES)
+    files = ts.ObjectFiles(tmp_path / "t.parquet", tmp_path / "d.png")
+    summary = ts.objects(image, "nothing", files=files, tile=64, cluster=on)
+    assert (summary.objects, summary.classes) == (0, {})
+    assert pyarrow.parquet.read_table(tmp_path / "t.parquet").num_rows == 0
+
+
+def test_cleaning_is_the_same_for_every_tile_and_keeps_the_classes(
+    image: Path, on: ClusterOptions
+) -> None:
+    cleaning = ts.Cleaning(min_area=60, fill_holes=60)
+    results = []
+    for tile in (1024, 41):
+        summary = ts.clean(image, cleaning=cleaning, name=f"c{tile}", tile=tile, cluster=on,
+                           labels="cells")  # fmt: skip
+        group = zarr.open_group(image / "labels" / f"c{tile}", mode="r")
+        results.append([group[level][...] for level in ("0", "1", "2")])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+    cleaned = results[0][0]
+    assert summary.changed == (cleaned != classes()[0]).sum() > 0
+    assert summary.pixels == HEIGHT * WIDTH
+    for value in (1, 2):
+        before = ndimage.label(classes()[0] == value)[0]
+        kept = np.bincount(before.ravel())[1:] >= 60
+        assert kept.any()
+        assert not kept.all()
+    assert dict(group.attrs)["ome"]["image-label"]["properties"][1]["class"] == "nucleus"
+
+
+Fault = Callable[[Path], Any]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "told"),
+    [
+        (lambda image: ts.clean(image, cleaning=ts.Cleaning()), OptionError, "nothing to clean"),
+        (lambda image: ts.objects(image, "absent"), InputError, "no labels 'absent'"),
+        (lambda image: ts.objects(image / "labels" / "cells"), InputError, "without their image"),
+        (lambda image: ts.objects(image, name="cells"), OutputError, "another --name"),
+        (lambda image: ts.objects(image, name="../x"), OutputError, "cannot name"),
+        (lambda image: ts.objects(image, tile=0), OptionError, "--tile 0"),
+        (
+            lambda image: ts.objects(image, files=ts.ObjectFiles(image / "t.xlsx")),
+            OptionError,
+            "says no table",
+        ),
+        (
+            lambda image: ts.objects(image, files=ts.ObjectFiles(density=image / "d.bmp")),
+            OptionError,
+            "says no density map",
+        ),
+        (
+            lambda image: ts.objects(image, files=ts.ObjectFiles(image / "no" / "t.csv")),
+            OutputError,
+            "there is no folder",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    image: Path, fault: Fault, error: type[Exception], told: str
+) -> None:
+    before = sorted(image.rglob("*"))
+    with pytest.raises(error, match=told):
+        fault(image)
+    assert sorted(image.rglob("*")) == before
+
+
+def test_a_damaged_label_chunk_leaves_nothing_behind(image: Path, on: ClusterOptions) -> None:
+    chunk = next(path for path in (image / "labels/cells/0/c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 3] ^= 255
+    chunk.write_bytes(content)
+    before = sorted(image.rglob("*"))
+    with pytest.raises(InputError, match="damaged"):
+        ts.objects(image, cluster=on)
+    assert sorted(image.rglob("*")) == before
+
+
+def test_what_is_replaced_stays_until_the_new_is_whole(image: Path, on: ClusterOptions) -> None:
+    ts.objects(image, "cells", cluster=on)
+    with pytest.raises(OutputError, match="exists already"):
+        ts.objects(image, "cells", cluster=on)
+    ts.objects(image, "cells", cluster=on, overwrite=True, split=ts.Split("distance"))
+    document = json.loads((image / "labels/cells-objects/zarr.json").read_text())
+    assert document["attributes"]["tilesegment"]["fingerprint"]["split"]["kind"] == "distance"

@@ -1,0 +1,351 @@
+"""From classes to objects: instances across tiles, numbered and measured."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilesegment.cleaning import Cleaning
+from tilesegment.components import (
+    BlockComponents,
+    BlockNumbers,
+    Faces,
+    Identities,
+    Numbering,
+    describe_faces,
+    find_components,
+    identify,
+)
+from tilesegment.config import ClusterOptions
+from tilesegment.measuring import BORDER as MEASURED_BORDER
+from tilesegment.measuring import COLUMNS, Intensities, Rows, combine, measure_block
+from tilesegment.splitting import Split, join
+from tilesegment.storage.exporting.density import Density, check_density, write_density
+from tilesegment.storage.exporting.destination import check_free
+from tilesegment.storage.exporting.labelled import Labelled
+from tilesegment.storage.image import Image, MirroredPixels
+from tilesegment.storage.labels import LabelVolume
+from tilesegment.storage.ledger import TileRecord
+from tilesegment.storage.measurements import (
+    ROWS,
+    MeasurementWriter,
+    StoredMeasurements,
+    check_table,
+    open_measurements,
+    write_table,
+)
+from tilesegment.storage.objects import settle
+from tilesegment.tiling import Tile, TileGrid, Window
+from tilesegment.usecases.clean import clean_blocks
+from tilesegment.usecases.new_labels import (
+    TILE,
+    ClassMap,
+    NewLabels,
+    StoredClasses,
+    label_directory,
+    make_layout,
+    new_labels,
+    open_inside,
+    refuse_taken,
+    scratch_volume,
+    seconds_since,
+)
+from tilesegment.usecases.workers import Progress
+from tilesegment.view.channels import channel_names
+
+
+@dataclass(frozen=True)
+class ObjectsSummary:
+    """What was found."""
+
+    labels: str
+    """Path of the label image of identities."""
+    objects: int
+    classes: Mapping[str, int]
+    """Objects of each class by name."""
+    border: int
+    """Pixels around a block on which its objects were made to depend by splitting."""
+    table: str | None
+    """Path of the table, if one was asked for."""
+    density: str | None
+    """Path of the density map, if one was asked for."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ObjectFiles:
+    """Files that are written beside the label image; None for none."""
+
+    table: Path | None = None
+    """Parquet or CSV, by its ending."""
+    density: Path | None = None
+    """How many objects there are where: TIFF or PNG, by its ending."""
+    cell: int = 256
+    """Pixels per side of a cell of the density map."""
+
+    def check(self, overwrite: bool) -> None:
+        """Whether they can be written.
+
+        Raises:
+            OptionError, OutputError: if they cannot.
+        """
+        if self.table is not None:
+            check_table(self.table)
+            check_free(self.table, overwrite)
+        if self.density is not None:
+            check_density(self.density, self.cell)
+            check_free(self.density, overwrite)
+
+
+def objects(
+    image: str | Path,
+    labels: str | None = None,
+    *,
+    name: str | None = None,
+    split: Split = Split(),  # noqa: B008 - frozen
+    cleaning: Cleaning = Cleaning(),  # noqa: B008 - frozen
+    files: ObjectFiles = ObjectFiles(),
+    tile: int = TILE,
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
+    overwrite: bool = False,
+    report: Callable[[Progress], None] | None = None,
+) -> ObjectsSummary:
+    """Write the objects in a label image of classes as a label image of identities, and measure.
+
+    An object is a 4-connected component of one class, or a part of one if objects that touch
+    are split. Identities go from 1 in the order of first pixels. They and all measurements are
+    the same for every tile size and number of workers.
+
+    Args:
+        image: path of an OME-Zarr image.
+        labels: name of a label image of classes in it; not needed if there is only one.
+        name: of the label image of objects; by default that of the labels and "-objects".
+        split: how objects that touch are told apart.
+        cleaning: small regions and holes that are no objects, and no holes in them.
+        files: a table and a density map.
+        tile: pixels per side of a block.
+        cluster: who computes.
+        overwrite: replace label image and files, once the new ones are whole.
+        report: called after each block.
+
+    Raises:
+        InputError: the image or the labels are absent or damaged.
+        OptionError: an option cannot work, or a library is not installed.
+        OutputError: the output exists, or cannot be written.
+    """
+    from tilesegment.execution.cluster import open_cluster
+
+    started = time.perf_counter()
+    files.check(overwrite)
+    labelled, opened = open_inside(image, labels)
+    name = name or f"{labelled.name}-objects"
+    layout = make_layout(opened, name, "int32", tile, ())
+    directory = label_directory(opened, name, labelled.name)
+    refuse_taken(directory, overwrite)
+    facts = {"objects of": labelled.name, "split": asdict(split), "cleaning": asdict(cleaning)}
+    with (
+        open_cluster(cluster) as client,
+        new_labels(opened, layout, facts, client, overwrite, report) as made,
+    ):
+        source = _cleaned(made, labelled, cleaning)
+        count = _write_identities(made, source, split)
+        made.write_coarser_levels()
+        _measure(made, source, labelled, count)
+        made.publish({"fingerprint": facts, "objects": count})
+    stored = open_measurements(directory)
+    assert stored is not None  # noqa: S101 - for mypy; it was written above
+    return replace(
+        _write_files(stored, labelled, files),
+        labels=str(directory),
+        border=split.border,
+        seconds=seconds_since(started),
+    )
+
+
+def _cleaned(made: NewLabels, labelled: Labelled, cleaning: Cleaning) -> ClassMap:
+    """The classes, without what is to be cleaned away."""
+    source = StoredClasses(labelled.labels.pixels(0))
+    if not cleaning:
+        return source
+    volume = scratch_volume(made, str(labelled.dtype))
+    for written in clean_blocks(made, source, cleaning, volume):
+        for item in written.record.objects:
+            settle(volume.directory, item)
+    return _VolumeClasses(volume)
+
+
+@dataclass(frozen=True)
+class _VolumeClasses:
+    """The finest level of a volume that is not published."""
+
+    volume: LabelVolume
+
+    def read(self, plane: int, window: Window) -> Any:
+        return self.volume.read(0, plane, window)
+
+
+def _write_identities(made: NewLabels, source: ClassMap, split: Split) -> int:
+    """Write the finest level; returns the number of objects."""
+    finder = _Finder(source, made.grid, split, made.volume)
+    numbering = Numbering(made.join_blocks("objects", lambda tile: partial(finder.describe, tile)))
+
+    def task(tile: Tile) -> Callable[[], TileRecord]:
+        return partial(finder.write, tile, numbering.of_block(tile))
+
+    for _, record in made.each_block("identities", task):
+        made.ledger.add(record)
+    return numbering.count
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """The tasks of blocks that find objects and give them their identities."""
+
+    source: ClassMap
+    grid: TileGrid
+    split: Split
+    volume: LabelVolume
+
+    def describe(self, tile: Tile) -> Faces:
+        """First look: what the driver must know."""
+        return describe_faces(self._find(tile), tile, self.grid)
+
+    def write(self, tile: Tile, numbers: BlockNumbers) -> TileRecord:
+        """Second look: write the identities."""
+        identities = identify(self._find(tile), numbers)
+        window = self.grid.write_window(tile)
+        written = self.volume.write(0, tile.plane, window, identities)
+        return TileRecord(self.grid.number(tile), (), 0, written.objects)
+
+    def _find(self, tile: Tile) -> BlockComponents:
+        window = self.grid.write_window(tile)
+        around = window.grown(self.split.border).clipped(self.grid.image)
+        joins = join(self.source.read(tile.plane, around), self.split)
+        return find_components(joins.cut(window.seen_from(around)), window, self.grid)
+
+
+def _measure(made: NewLabels, source: ClassMap, labelled: Labelled, count: int) -> None:
+    """Measure all objects, and store it with the labels."""
+    image = made.image
+    folder = made.ledger.directory / "rows"
+    folder.mkdir()
+    meter = _Meter(source, made.volume, image.pixels(0), _intensities(made), made.grid, folder)
+    spans = dict(made.each_block("measurements", lambda tile: partial(meter.measure, tile)))
+    channels = _channel_names(image)
+    size = labelled.pixel_size_um
+    area = None if size is None else size[0] * size[1]
+    writer = None
+    for low in range(1, max(count, 1) + 1, ROWS):
+        rows = meter.rows(spans, low, low + ROWS)
+        found = combine(rows, channels, meter.intensities, area).columns
+        writer = writer or MeasurementWriter(made.volume.directory, image.version, found, count)
+        writer.write(low - 1, found)
+
+
+def _channel_names(image: Image) -> tuple[str, ...]:
+    """Names of the channels as the viewer has them; numbered where they are not unique."""
+    names = channel_names(image)
+    if len(set(names)) < len(names):
+        names = [f"{name}_{number}" for number, name in enumerate(names)]
+    return tuple(names)
+
+
+def _intensities(made: NewLabels) -> Intensities:
+    """How pixel values are added up; floats ask for their largest magnitude first."""
+    pixels = made.image.pixels(0)
+    kept = Intensities.of(pixels.dtype, 0.0)
+    if kept == Intensities():
+        return kept
+    grid = made.grid
+    found = made.each_block("range", lambda tile: partial(_largest, pixels, grid, tile))
+    return Intensities.of(pixels.dtype, max(largest for _, largest in found))
+
+
+def _largest(pixels: MirroredPixels, grid: TileGrid, tile: Tile) -> float:
+    block = pixels.read(tile.plane, grid.write_window(tile))
+    return float(np.abs(block.astype(np.float64)).max())
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """The tasks of blocks that measure; their rows wait in files, sorted by identity."""
+
+    source: ClassMap
+    volume: LabelVolume
+    pixels: MirroredPixels
+    intensities: Intensities
+    grid: TileGrid
+    folder: Path
+
+    def measure(self, tile: Tile) -> tuple[int, int]:
+        """Measure one block; returns the lowest and the highest identity in it, 0 if none."""
+        window = self.grid.write_window(tile)
+        identities = self._identities(tile, window)
+        if not identities[MEASURED_BORDER:-MEASURED_BORDER, MEASURED_BORDER:-MEASURED_BORDER].any():
+            return 0, 0
+        rows = measure_block(
+            identities,
+            self.source.read(tile.plane, window),
+            self.pixels.read(tile.plane, window),
+            tile.plane,
+            window,
+            self.intensities,
+        )
+        np.save(self._file(tile), rows)
+        return int(rows[0, 0]), int(rows[-1, 0])
+
+    def rows(self, spans: Mapping[Tile, tuple[int, int]], low: int, high: int) -> Rows:
+        """The rows of objects with identities from `low` to below `high`, of all blocks."""
+        found = [np.zeros((0, self._columns), np.int64)]
+        for tile, (lowest, highest) in spans.items():
+            if lowest and lowest < high and highest >= low:
+                rows = np.load(self._file(tile), mmap_mode="r")
+                start, stop = np.searchsorted(rows[:, 0], (low, high))
+                found.append(np.array(rows[start:stop]))
+        return np.concatenate(found)
+
+    @property
+    def _columns(self) -> int:
+        axis = self.pixels.channel_axis
+        return len(COLUMNS) + (1 if axis is None else self.pixels.array.shape[axis])
+
+    def _file(self, tile: Tile) -> Path:
+        return self.folder / f"{self.grid.number(tile)}.npy"
+
+    def _identities(self, tile: Tile, window: Window) -> Identities:
+        """Those of a block and its border; 0 beyond the image."""
+        wanted = window.grown(MEASURED_BORDER)
+        there = wanted.clipped(self.grid.image)
+        framed = np.zeros((wanted.height, wanted.width), np.int32)
+        framed[there.seen_from(wanted).slices] = self.volume.read(0, tile.plane, there)
+        return framed
+
+
+def _write_files(
+    stored: StoredMeasurements, labelled: Labelled, files: ObjectFiles
+) -> ObjectsSummary:
+    """Write what was asked for, and count."""
+    names = {value: item.name for value, item in labelled.classes.items()}
+    counts: Counter[int] = Counter()
+    density = Density(labelled.size, labelled.labels.planes(0), files.cell)
+    for piece in stored.pieces():
+        counts.update(piece["class"].tolist())
+        density.add(piece["plane"], piece["centroid_y"], piece["centroid_x"])
+    if files.table is not None:
+        write_table(files.table, stored, names)
+    if files.density is not None:
+        write_density(files.density, density, labelled.pixel_size_um)
+    return ObjectsSummary(
+        labels="",
+        objects=stored.count,
+        classes={labelled.label_class(value).name: counts[value] for value in sorted(counts)},
+        border=0,
+        table=None if files.table is None else str(files.table),
+        density=None if files.density is None else str(files.density),
+        seconds=0.0,
+    )
