@@ -18,6 +18,7 @@ from zarr.codecs import ZstdCodec
 from tilesegment.errors import InputError, OptionError
 from tilesegment.storage.exporting.destination import published
 from tilesegment.storage.image import OMEVersion
+from tilesegment.storage.limits import check_array, guarded
 
 GROUP = "measurements"
 ROWS = 65536
@@ -37,6 +38,8 @@ class StoredMeasurements:
     """Of the columns, in their order."""
     count: int
     """Objects."""
+    class_names: Mapping[int, str]
+    """By class."""
 
     def read(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
         """Some rows of every column.
@@ -45,20 +48,24 @@ class StoredMeasurements:
             InputError: if they are damaged.
         """
         try:
-            return {name: np.asarray(self.group[name][start:stop]) for name in self.names}
+            return {name: np.asarray(guarded(self.group[name])[start:stop]) for name in self.names}
         except (KeyError, ValueError, RuntimeError, OSError) as error:
             raise InputError(
                 f"the measurements in {self.group.store_path} are damaged ({error}); make the "
                 "objects anew with --overwrite"
             ) from error
 
-    def of(self, identity: int) -> dict[str, float] | None:
-        """The measurements of one object; None if there is none of this identity."""
+    def of(self, identity: int) -> dict[str, Any] | None:
+        """The measurements of one object and the name of its class; None if there is no such."""
         if not 1 <= identity <= self.count:
             return None
-        return {
-            name: values[0].item() for name, values in self.read(identity - 1, identity).items()
-        }
+        row = self.read(identity - 1, identity)
+        found = {name: values[0].item() for name, values in row.items()}
+        return {**found, "class_name": self.class_name(found["class"])}
+
+    def class_name(self, value: int) -> str:
+        """The name of a class; its number where it has none."""
+        return self.class_names.get(value, str(value))
 
     def pieces(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """All rows, in pieces."""
@@ -69,12 +76,20 @@ class StoredMeasurements:
 class MeasurementWriter:
     """Writes the measurements of a label image, `ROWS` objects at a time."""
 
-    def __init__(self, directory: Path, version: OMEVersion, like: Columns, count: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        version: OMEVersion,
+        like: Columns,
+        count: int,
+        class_names: Mapping[int, str],
+    ) -> None:
         self._group = zarr.create_group(directory / GROUP, zarr_format=3 if version == "0.5" else 2)
         for name, values in like.items():
             _create_column(self._group, name, values.dtype, count, version)
         self._group.attrs["columns"] = list(like)
         self._group.attrs["row"] = "identity - 1"
+        self._group.attrs["classes"] = {str(value): name for value, name in class_names.items()}
 
     def write(self, start: int, columns: Columns) -> None:
         """Write rows from `start` on."""
@@ -98,13 +113,32 @@ def _create_column(
     )
 
 
+def has_measurements(directory: Path) -> bool:
+    """Whether a label image has measurements of its own; not behind a link that leads out."""
+    group = directory / GROUP
+    return group.is_dir() and group.resolve() == directory.resolve() / GROUP
+
+
 def open_measurements(directory: Path) -> StoredMeasurements | None:
-    """The measurements in a label image; None if it has none."""
-    if not (directory / GROUP).is_dir():
+    """The measurements in a label image; None if it has none.
+
+    Raises:
+        InputError: if they are damaged.
+    """
+    if not has_measurements(directory):
         return None
-    group = zarr.open_group(directory / GROUP, mode="r")
-    names: Any = tuple(group.attrs["columns"])
-    return StoredMeasurements(group, names, group[names[0]].shape[0])
+    where = str(directory / GROUP)
+    try:
+        group = zarr.open_group(where, mode="r")
+        names: Any = tuple(group.attrs["columns"])
+        classes: Any = group.attrs["classes"]
+        columns = [group[name] for name in names]
+        for column in columns:
+            check_array(column, where)
+        class_names = {int(value): str(name) for value, name in classes.items()}
+        return StoredMeasurements(group, names, columns[0].shape[0], class_names)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"the measurements in {where} are damaged ({error})") from error
 
 
 def check_table(path: Path) -> None:
@@ -123,7 +157,7 @@ def check_table(path: Path) -> None:
         ) from error
 
 
-def write_table(path: Path, stored: StoredMeasurements, class_names: Mapping[int, str]) -> None:
+def write_table(path: Path, stored: StoredMeasurements) -> None:
     """Write Parquet or CSV, a row group for each piece, with the names of classes.
 
     Raises:
@@ -134,7 +168,7 @@ def write_table(path: Path, stored: StoredMeasurements, class_names: Mapping[int
     import pyarrow.parquet
 
     def named(columns: Columns) -> Any:
-        names = [class_names.get(value, str(value)) for value in columns["class"].tolist()]
+        names = [stored.class_name(value) for value in columns["class"].tolist()]
         table: dict[str, Any] = {}
         for name, values in columns.items():
             table[name] = pa.array(values)
