@@ -1,12 +1,12 @@
 """Measurements of objects in their label image: a Zarr array for each column.
 
 They lie in the group ``measurements`` of the label image. The object with identity i is in row
-i - 1 of every array, so that one is found without looking for it. Tables in files (Parquet, CSV)
-are copies of them, written in pieces.
+i - 1 of every array, so that one is found without looking for it.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from tilesegment.errors import InputError, OptionError
-from tilesegment.storage.exporting.destination import published
+from tilesegment.errors import InputError
 from tilesegment.storage.image import OMEVersion
 from tilesegment.storage.limits import check_array, guarded
 
 GROUP = "measurements"
 ROWS = 65536
 """Rows that are written, and read for a table, at once."""
-TABLES = (".parquet", ".csv")
 _CHUNK = 4096
+_HELD_PIECES = 4
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -71,6 +70,26 @@ class StoredMeasurements:
         """All rows, in pieces."""
         for start in range(0, self.count, ROWS):
             yield self.read(start, min(start + ROWS, self.count))
+
+
+class MeasurementLookup:
+    """The measurements of one object after the other; quick where identities are near."""
+
+    def __init__(self, stored: StoredMeasurements) -> None:
+        self._stored = stored
+        self._piece = lru_cache(_HELD_PIECES)(self._read)
+
+    def _read(self, number: int) -> dict[str, list[Any]]:
+        rows = self._stored.read(number * ROWS, min((number + 1) * ROWS, self._stored.count))
+        return {name: values.tolist() for name, values in rows.items()}
+
+    def of(self, identity: int) -> dict[str, Any] | None:
+        """As `StoredMeasurements.of`."""
+        if not 1 <= identity <= self._stored.count:
+            return None
+        number, row = divmod(identity - 1, ROWS)
+        found = {name: values[row] for name, values in self._piece(number).items()}
+        return {**found, "class_name": self._stored.class_name(found["class"])}
 
 
 class MeasurementWriter:
@@ -139,49 +158,3 @@ def open_measurements(directory: Path) -> StoredMeasurements | None:
         return StoredMeasurements(group, names, columns[0].shape[0], class_names)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"the measurements in {where} are damaged ({error})") from error
-
-
-def check_table(path: Path) -> None:
-    """Whether a table can be written there.
-
-    Raises:
-        OptionError: if its ending is none of a table, or a library is not installed.
-    """
-    if path.suffix.lower() not in TABLES:
-        raise OptionError(f"{path}: its ending says no table; use one of {', '.join(TABLES)}")
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise OptionError(
-            "a table needs pyarrow, which is not installed: pip install 'tilesegment[objects]'"
-        ) from error
-
-
-def write_table(path: Path, stored: StoredMeasurements) -> None:
-    """Write Parquet or CSV, a row group for each piece, with the names of classes.
-
-    Raises:
-        OutputError: if the disk refuses.
-    """
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    def named(columns: Columns) -> Any:
-        names = [stored.class_name(value) for value in columns["class"].tolist()]
-        table: dict[str, Any] = {}
-        for name, values in columns.items():
-            table[name] = pa.array(values)
-            if name == "class":
-                table["class_name"] = pa.array(names, pa.string())
-        return pa.record_batch(table)
-
-    schema = named(stored.read(0, 0)).schema
-    with published(path) as partial:
-        if path.suffix.lower() == ".csv":
-            writer = pyarrow.csv.CSVWriter(partial, schema)
-        else:
-            writer = pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd")
-        with writer:
-            for piece in stored.pieces():
-                writer.write_batch(named(piece))

@@ -30,6 +30,7 @@ from tilesegment.splitting import Split, join
 from tilesegment.storage.exporting.density import Density, check_density, write_density
 from tilesegment.storage.exporting.destination import check_free
 from tilesegment.storage.exporting.labelled import Labelled
+from tilesegment.storage.exporting.tables import check_table, write_table
 from tilesegment.storage.image import Image, MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
@@ -37,9 +38,7 @@ from tilesegment.storage.measurements import (
     ROWS,
     MeasurementWriter,
     StoredMeasurements,
-    check_table,
     open_measurements,
-    write_table,
 )
 from tilesegment.storage.objects import settle
 from tilesegment.storage.probabilities import (
