@@ -1,6 +1,7 @@
 """What a run will cost."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,32 @@ def test_a_gigapixel_with_the_papers_network() -> None:
     assert plan.output_chunk == 512
 
 
+def test_a_narrow_networks_tiles_are_so_large_that_the_halo_costs_little() -> None:
+    narrow = replace(PAPER, base_channels=16)
+    plan = planned(YX(32_768, 32_768), network=narrow)
+    assert plan.tile == 2048
+    assert plan.compute_amplification <= 1.25
+    assert plan.read_amplification <= 1.15
+
+
+@pytest.mark.parametrize(("side", "chunk", "tile"), [(7068, 512, 1024), (7068, 240, 1440)])
+def test_the_last_tiles_reach_no_farther_beyond_the_image_than_needed(
+    side: int, chunk: int, tile: int
+) -> None:
+    plan = planned(YX(side, side), chunk=chunk, network=replace(PAPER, base_channels=16))
+    assert plan.tile == tile
+
+
+def test_a_small_image_is_left_in_tiles_for_several_workers() -> None:
+    plan = planned(YX(2967, 2220), network=replace(PAPER, base_channels=4))
+    assert plan.tile == 1024
+
+
+def test_regions_are_equally_wide() -> None:
+    plan = planned(YX(13 * 1024, 13 * 1024))
+    assert plan.region.x == 7
+
+
 def test_a_trillion_pixels_are_planned_at_once() -> None:
     plan = planned(YX(1_000_000, 1_000_000))
     assert len(plan.grid) == 977**2
@@ -51,8 +78,8 @@ def test_a_trillion_pixels_are_planned_at_once() -> None:
 
 
 def test_memory_does_not_grow_with_the_image() -> None:
-    small, large = planned(YX(10_000, 10_000)), planned(YX(1_000_000, 1_000_000))
-    assert small.worker_memory_bytes == large.worker_memory_bytes
+    small, large, larger = (planned(YX(side, side)) for side in (10_000, 10**6, 10**7))
+    assert small.worker_memory_bytes <= large.worker_memory_bytes == larger.worker_memory_bytes
 
 
 def test_memory_grows_with_the_tile() -> None:

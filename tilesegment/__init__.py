@@ -21,6 +21,7 @@ _HOMES = {
     "NetworkChoice": "tilesegment.usecases.train",
     "Normalisation": "tilesegment.model.file",
     "ObjectFiles": "tilesegment.usecases.objects",
+    "Partition": "tilesegment.partition",
     "PolygonOptions": "tilesegment.storage.exporting",
     "Recipe": "tilesegment.training.loop",
     "RunOptions": "tilesegment.config",
@@ -60,6 +61,7 @@ __all__ = [
     "NetworkChoice",
     "Normalisation",
     "ObjectFiles",
+    "Partition",
     "PolygonOptions",
     "Recipe",
     "RunOptions",
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     )
     from tilesegment.model.file import LabelClass, Normalisation, load_model, save_model
     from tilesegment.model.unet import UNet
+    from tilesegment.partition import Partition
     from tilesegment.splitting import Split
     from tilesegment.storage.exporting import PolygonOptions, export_labels
     from tilesegment.storage.image import open_image

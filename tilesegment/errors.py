@@ -33,6 +33,10 @@ class OutputError(TilesegmentError):
     """The output cannot be written: it exists already, or the disk is full."""
 
 
+class OutputBusyError(OutputError):
+    """Another run is writing the output."""
+
+
 class OutputConflictError(OutputError):
     """The output belongs to another model, image or configuration."""
 

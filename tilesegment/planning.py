@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil, isqrt, lcm
 
 from tilesegment.blending import Blend
 from tilesegment.errors import OptionError
-from tilesegment.geometry import YX, NetworkGeometry, Spacing
+from tilesegment.geometry import YX, NetworkGeometry, Spacing, round_up
+from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
 from tilesegment.tiling import (
     Region,
@@ -18,19 +20,26 @@ from tilesegment.tiling import (
     region_cuts,
 )
 
-LARGEST_AUTO_TILE = 1024
-"""Beyond this a CPU gains little: the halo costs 1.4 times the pixels at 1024 (halo 94)."""
+_AUTO_TILE = 1024
+"""Pixels per side of a tile at least, where the user leaves it open."""
+_AUTO_AMPLIFICATION = 1.25
+"""Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
+_AUTO_FEATURES_BYTES = 9 * 2**28
+"""Feature maps beyond which the tile is not made larger: a wide network computes more halo."""
+_SHARED_TILES = 16
+"""So many tiles are left at least, before they are made larger: several workers share them."""
 
 _LARGEST_RESAMPLED_TILE = 4096
 """Pixels of the level, where many make one that the network is shown: they wait in memory."""
 
-_NEIGHBOUR_BYTES = 96 * 2**20
+_NEIGHBOUR_BYTES = 192 * 2**20
 """Raw pixels of the two rows of tiles that wait in the workers' memory for their neighbours."""
 _LARGEST_REGION = YX(32, 12)
 """Tiles; dask works through a region row by row, so that its width decides what waits in memory,
 and its size what the scheduler holds. Narrower regions read more chunks twice."""
 _PROCESS_BYTES = 450 * 2**20
 """A worker with torch, dask and zarr loaded, before it has a network."""
+_FLOAT_BYTES = 4
 _FULL_RESOLUTION_MAPS = 5.5
 """Feature maps of base width and full size that live at the U-Net's peak; measured."""
 _WAITING_TILES = 8
@@ -62,7 +71,7 @@ class Network:
     """What the plan must know of the model."""
 
     geometry: NetworkGeometry
-    """Of the network, or of its blended windows."""
+    """Of the network, or of its blended windows, with the refinement."""
     base_channels: int
     weights_bytes: int
     blend: Blend | None = None
@@ -75,6 +84,10 @@ class Network:
     """Whether the whole image is read first, for the numbers that normalise it."""
     stored_classes: int = 0
     """Classes whose probabilities are stored, a byte per pixel each."""
+    refinement: Refinement | None = None
+    """What is done with probabilities before they become labels."""
+    refinement_bytes: int = 0
+    """That this takes per pixel that the network is shown."""
 
     def computed(self, shown: YX) -> int:
         """Pixels that the network is given, in all passes, for an input of `shown`."""
@@ -165,14 +178,13 @@ class Plan:
         """Estimated peak of one worker process."""
         shown, blend = self.shown.y * self.shown.x, self.network.blend
         at_once = shown if blend is None else blend.window_input**2
-        float_bytes = 4
-        activations = at_once * self.network.base_channels * float_bytes * _FULL_RESOLUTION_MAPS
+        activations = at_once * _feature_bytes(self.network)
         sample = self.source.channels * self.source.item_bytes
         classes = self.network.stored_classes
-        activations += shown * classes * float_bytes
+        activations += shown * (classes * _FLOAT_BYTES + self.network.refinement_bytes)
         waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2 * (1 + classes)
         if self.resampling is not None:
-            waiting += shown * self.source.channels * float_bytes
+            waiting += shown * self.source.channels * _FLOAT_BYTES
         neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample
         weights = 2 * self.network.weights_bytes
         return int(_PROCESS_BYTES + weights + activations + _WAITING_TILES * waiting + neighbours)
@@ -205,15 +217,17 @@ def make_plan(
             )
         tile = _fixed_tile(network.fixed_input, geometry, tile)
     if tile is None:
-        tile = choose_tile(_largest_auto_tile(source.step), source.shape, geometry)
+        tile = choose_tile(_auto_tile(source, network), source.shape, geometry)
     check_tile(tile, geometry)
     tile_bytes = tile**2 * source.channels * source.item_bytes
-    columns = max(_NEIGHBOUR_BYTES // (2 * tile_bytes) - 2, 2)
+    widest = min(max(_NEIGHBOUR_BYTES // (2 * tile_bytes) - 2, 2), _LARGEST_REGION.x)
+    columns = TileGrid(source.shape, 1, tile).columns
     return Plan(
         source=source,
         network=network,
         tile=tile,
-        region=YX(_LARGEST_REGION.y, min(columns, _LARGEST_REGION.x)),
+        # Regions of equal width: a narrow last one would read most of its chunks twice.
+        region=YX(_LARGEST_REGION.y, ceil(columns / ceil(columns / widest))),
         output_chunk=chunk_of(tile),
         output_bytes=source.planes
         * (label_bytes + network.stored_classes)
@@ -230,11 +244,40 @@ def _geometry(source: Source, network: Network) -> NetworkGeometry:
     return network.geometry if resampling is None else resampling.geometry
 
 
-def _largest_auto_tile(step: Spacing | None) -> int:
-    """Pixels of the level in which the network sees about `LARGEST_AUTO_TILE`."""
-    if step is None:
-        return LARGEST_AUTO_TILE
-    return min(int(LARGEST_AUTO_TILE * max(step)), _LARGEST_RESAMPLED_TILE)
+def _auto_tile(source: Source, network: Network) -> int:
+    """Pixels of the level for `--tile auto`, before the image and the network's grid are asked.
+
+    The least that keeps what the halo and the image's far rim cost within bounds, or else the
+    cheapest that fits into memory; whole chunks, so that each is decoded once.
+    """
+    if source.step is not None:
+        return min(int(_AUTO_TILE * max(source.step)), _LARGEST_RESAMPLED_TILE)
+    if network.blend is not None:
+        return _AUTO_TILE
+    halo, alignment = network.geometry.halo, network.geometry.alignment
+    step = lcm(alignment, *source.chunk)
+    if step > _AUTO_TILE:
+        step = lcm(alignment, _AUTO_TILE)
+    least = round_up(_AUTO_TILE, step)
+    affordable = isqrt(int(_AUTO_FEATURES_BYTES / _feature_bytes(network))) - 2 * halo
+    shared = isqrt(source.planes * source.shape.y * source.shape.x // _SHARED_TILES)
+    sizes = range(least, max(least, min(affordable, shared)) + 1, step)
+    costs = {tile: _amplification(source.shape, network, tile) for tile in sizes}
+    cheap = iter([tile for tile, cost in costs.items() if cost <= _AUTO_AMPLIFICATION])
+    plain = round_up(_AUTO_TILE, alignment)
+    costs[plain] = _amplification(source.shape, network, plain)
+    return next(cheap, min(costs, key=costs.__getitem__))
+
+
+def _amplification(shape: YX, network: Network, tile: int) -> float:
+    """Pixels that the network is shown over those of the plane."""
+    grid = TileGrid(shape, 1, tile)
+    return len(grid) * network.geometry.input_size(tile) ** 2 / (shape.y * shape.x)
+
+
+def _feature_bytes(network: Network) -> float:
+    """Of the feature maps that live at once, per pixel that the network is shown."""
+    return network.base_channels * _FLOAT_BYTES * _FULL_RESOLUTION_MAPS
 
 
 def _fixed_tile(fixed_input: int, geometry: NetworkGeometry, wanted: int | None) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment_cli.options import human_bytes
+from tilesegment_cli.options import Numbers, human_bytes
 
 if TYPE_CHECKING:
     from tilesegment.storage.importing import ImportSummary, PixelSize
@@ -23,6 +23,7 @@ Examples:
   tilesegment import slide.svs slide.zarr
   tilesegment import scan.tif scan.zarr --pixel-size 0.5
   tilesegment import scene.tif scene.zarr --fill-nodata 0
+  tilesegment import sentinel.jp2 scene.zarr --bands 4,3,2 --region 0,5000,4000,4000
   tilesegment import cells.ome.tif cells.zarr --overwrite --json
 """,
 )
@@ -41,6 +42,25 @@ Examples:
     help="Put VALUE in the place of pixels that hold nothing: NaN, and a GeoTIFF's nodata value.",
 )
 @click.option(
+    "--bands",
+    type=Numbers(),
+    metavar="N,N,...",
+    help="Only these bands, counted from 1, in this order.",
+)
+@click.option(
+    "--region",
+    type=Numbers(4),
+    metavar="Y,X,HEIGHT,WIDTH",
+    help="Only this rectangle of SOURCE: its first row and column, and its size in pixels.",
+)
+@click.option(
+    "--level",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Begin with the pixels averaged N times two by two.",
+)
+@click.option(
     "--overwrite",
     is_flag=True,
     help="Replace an image of this name, with the labels in it, once the new one is whole.",
@@ -51,17 +71,22 @@ def import_(
     image: Path,
     pixel_size: float | None,
     fill_nodata: float | None,
+    bands: tuple[int, ...] | None,
+    region: tuple[int, ...] | None,
+    level: int,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Turn a slide, TIFF, GeoTIFF or picture into an OME-Zarr image.
 
     SOURCE is a slide of a pathology scanner (SVS, NDPI, MRXS, SCN, ...), a TIFF, OME-TIFF,
-    GeoTIFF or BigTIFF of any size, a PNG or a JPEG. What it is, is told from its content. The
-    CRS and affine of a GeoTIFF are kept. IMAGE.zarr gets a pyramid of levels; it appears once
-    it is whole, and an import that is stopped leaves nothing behind.
+    GeoTIFF or BigTIFF of any size, a JPEG 2000, PNG or JPEG. What it is, is told from its content.
+    The CRS and affine of a GeoTIFF, or of a world file beside a picture, are kept. IMAGE.zarr gets
+    a pyramid of levels; it appears once it is whole, and an import that is stopped leaves nothing
+    behind.
     """
-    from tilesegment.storage.importing import import_image
+    from tilesegment.storage.importing import Part, import_image
+    from tilesegment.storage.importing.source import Window
     from tilesegment_cli.progress import pixel_bar
 
     # They log what is odd in a file besides raising; the error alone is the one clear line.
@@ -73,6 +98,7 @@ def import_(
             image,
             pixel_size_um=pixel_size,
             fill_nodata=fill_nodata,
+            part=Part(None if region is None else Window.at(*region), level, bands),
             overwrite=overwrite,
             progress=progress,
         )

@@ -8,11 +8,38 @@ from typing import Any, TypeVar, cast, get_args
 import click
 
 from tilesegment.config import MOST_VIEWS, ClusterOptions, ForeignOptions, Normalise, RunOptions
+from tilesegment.partition import Partition, parse_partition
 from tilesegment_cli.settings import with_profile
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers with commas between them, as a tuple.
+
+    Args:
+        count: how many there must be; None for any number.
+    """
+
+    name = "numbers"
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers; fails as a usage error."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is no list of whole numbers such as 1,2,3", param, context)
+        if self._count not in (None, len(parts)):
+            self.fail(f"{value!r} has {len(parts)} numbers, not {self._count}", param, context)
+        return tuple(int(part) for part in parts)
 
 
 average_option = click.option(
@@ -95,6 +122,34 @@ def run_options(command: Command) -> Command:
                 is_flag=True,
                 help="Store the probability of each class too, as an image inside the labels "
                 "(NAME/probabilities): one byte per pixel and class, 255 is certain.",
+            ),
+            click.option(
+                "--smooth",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="SIGMA",
+                help="Smooth probabilities with a Gaussian of this deviation, in pixels.",
+            ),
+            click.option(
+                "--refine",
+                type=click.Choice(["crf"]),
+                help="Let labels follow the colours of the image: a conditional random field.",
+            ),
+            click.option(
+                "--crf-contrast",
+                type=click.FloatRange(0, 1, min_open=True),
+                default=0.05,
+                show_default=True,
+                metavar="SHARE",
+                help="Difference of colour that counts for it, of the pixel type's range.",
+            ),
+            click.option(
+                "--class-threshold",
+                "class_thresholds",
+                multiple=True,
+                metavar="CLASS=P",
+                callback=_class_thresholds,
+                help="A pixel belongs to this class where its probability is at least P; can be "
+                "given for several classes.",
             ),
         ],
     )
@@ -248,6 +303,26 @@ def _tile(context: click.Context, parameter: click.Parameter, value: str) -> int
         return int(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither auto nor a number of pixels") from error
+
+
+def _class_thresholds(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, float], ...]:
+    thresholds = []
+    for value in values:
+        name, _, share = value.rpartition("=")
+        try:
+            thresholds.append((name, float(share if name else "")))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not CLASS=P, as tumour=0.7") from error
+    return tuple(thresholds)
+
+
+def partition_option(
+    context: click.Context, parameter: click.Parameter, value: str | Partition
+) -> Partition:
+    """One of several runs, from "2/4"."""
+    return value if isinstance(value, Partition) else parse_partition(value)
 
 
 def label_value(

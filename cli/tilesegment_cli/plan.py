@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesegment.partition import WHOLE, Partition
 from tilesegment_cli.options import (
     cluster_options,
     foreign_options,
     human_bytes,
     human_seconds,
+    partition_option,
     run_options,
 )
 
@@ -23,11 +25,19 @@ if TYPE_CHECKING:
 Examples:
   tilesegment plan slide.zarr
   tilesegment plan slide.zarr --model my.safetensors --tile 2048 --json
+  tilesegment plan slide.zarr --partition 2/4
 """
 )
 @click.argument("image", type=click.Path())
 @run_options
 @foreign_options
+@click.option(
+    "--partition",
+    default=WHOLE,
+    metavar="I/N",
+    callback=partition_option,
+    help="Plan what `run` does of the image with the same option.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def plan(
@@ -35,6 +45,7 @@ def plan(
     model: str,
     options: "RunOptions",
     foreign: "ForeignOptions",
+    partition: Partition,
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
@@ -44,13 +55,18 @@ def plan(
     for a cluster that is not this machine's cores.
     """
     from tilesegment.execution.cluster import memory_limit, resolve_kind
-    from tilesegment.usecases.plan import estimate_seconds
+    from tilesegment.usecases.plan import estimate_seconds, partition_tiles
     from tilesegment.usecases.plan import plan as make_plan
 
     planned = make_plan(image, model, options, foreign)
     chosen = resolve_kind(cluster)
     seconds = estimate_seconds(planned, model, options, chosen, foreign)
     facts = _facts(planned, seconds)
+    if partition != WHOLE:
+        facts["partition"] = str(partition)
+        facts["partition_tiles"] = partition_tiles(planned, image, options, partition)
+        # Partitions cost about the same.
+        facts["seconds"] = None if seconds is None else round(seconds / partition.of, 3)
     click.echo(json.dumps(facts) if as_json else _text(planned, facts))
     limit = memory_limit(chosen)
     if limit is not None and planned.worker_memory_bytes > limit:
@@ -99,6 +115,7 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         "Scale": _scale(planned.source),
         "Windows": _windows(planned),
         "Tiles": f"{facts['tiles']} of {planned.tile} px{masked}, in {facts['regions']} region(s)",
+        "Partition": _partition(facts),
         "Halo": f"{planned.halo} px per side ({_halo(planned)})",
         **(first if planned.network.statistics else {}),
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
@@ -108,7 +125,13 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         f"compression, in chunks of {planned.output_chunk} px",
         "Time": f"about {human_seconds(seconds)}" if seconds is not None else "not known here",
     }
-    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items() if value)
+    return "\n".join(f"{name + ':':<11}{value}" for name, value in rows.items() if value)
+
+
+def _partition(facts: dict[str, Any]) -> str | None:
+    if "partition" not in facts:
+        return None
+    return f"{facts['partition']}: {facts['partition_tiles']} of the tiles; time is for these"
 
 
 def _output(planned: "Plan") -> str:

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from tilesegment.errors import IncompleteError, OptionError, PreemptedError
+from tilesegment.partition import WHOLE, Partition
 from tilesegment_cli import batch
 from tilesegment_cli.images import find_images, is_pattern, refuse_no_image
-from tilesegment_cli.options import cluster_options, foreign_options, human_seconds, run_options
+from tilesegment_cli.options import (
+    cluster_options,
+    foreign_options,
+    human_seconds,
+    partition_option,
+    run_options,
+)
 from tilesegment_cli.progress import show_batch, show_run
 
 if TYPE_CHECKING:
@@ -26,10 +33,13 @@ if TYPE_CHECKING:
 Examples:
   tilesegment run slide.zarr
   tilesegment run slide.zarr --model my.safetensors --labels tumour
+  tilesegment run slide.svs --mask tissue
   tilesegment run slide.zarr --cluster gpu
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
+  tilesegment run slide.zarr --refine crf --class-threshold tumour=0.7 --probabilities
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run slide.zarr --partition 2/4
   tilesegment run 'slides/*.zarr'
   tilesegment run --from slides.txt --cluster gpu
 """
@@ -49,7 +59,7 @@ Examples:
     "--output",
     type=click.Path(),
     metavar="STORE",
-    help="Write the label image to this place instead of IMAGE/labels/NAME.",
+    help="Write the label image to this place, and not into IMAGE or beside it.",
 )
 @click.option(
     "--overwrite",
@@ -71,12 +81,31 @@ Examples:
     help="Compute tiles of finished labels anew that are lost, damaged or failed.",
 )
 @click.option(
+    "--partition",
+    default=WHOLE,
+    metavar="I/N",
+    callback=partition_option,
+    help="Do the I-th of N parts, beside other runs that do the others (a job array); the last "
+    "one to finish publishes the labels.",
+)
+@click.option(
+    "--commit",
+    is_flag=True,
+    help="Compute no tile: publish what partitions have done, or say what is missing (exit 4).",
+)
+@click.option(
     "--verify",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
     metavar="K",
     help="Compute K windows of the finished labels again, and compare; see `tilesegment verify`.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Write there where the time went, step by step: profile.json, and profile.svg to look at.",
 )
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -96,14 +125,18 @@ def run(
     keep_ledger: bool,
     repair: bool,
     verify: int,
+    profile: str | None,
+    partition: Partition,
+    commit: bool,
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
-    """Segment an OME-Zarr IMAGE with a U-Net, tile by tile.
+    """Segment IMAGE with a U-Net, tile by tile: OME-Zarr, or a slide, TIFF or picture as it is.
 
     The labels are those that one forward pass over the whole (mirrored) image would give, for
     every tile size and number of workers. They become an OME-Zarr label image in
-    IMAGE/labels/NAME, visible once it is whole. Run the same command again to resume.
+    IMAGE/labels/NAME (of a file: IMAGE.labels.zarr/NAME, beside it), visible once it is whole.
+    Run the same command again to resume.
 
     Several images, a pattern or a list share one cluster and one loaded model. One that fails
     does not stop the others; the table at the end tells what became of each. The same command
@@ -117,13 +150,14 @@ def run(
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    if repair and (overwrite or take_over or allow_partial or keep_ledger or verify):
+    others = (overwrite, take_over, allow_partial, keep_ledger, verify, profile, commit)
+    if repair and (any(others) or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
         refuse_no_image(context)
     if len(image) != 1 or listed is not None or is_pattern(image[0]):
-        if output is not None or repair:
-            raise OptionError("--output and --repair are for one image")
+        if output is not None or repair or commit or partition != WHOLE:
+            raise OptionError("--output, --repair, --partition and --commit are for one image")
         _run_many(
             find_images(image, listed),
             as_json,
@@ -137,6 +171,7 @@ def run(
             allow_partial=allow_partial,
             keep_ledger=keep_ledger,
             verify=verify,
+            profile=profile,
         )
         return
     with _stopped_by_signals(), show_run() as report:
@@ -165,6 +200,9 @@ def run(
                 allow_partial=allow_partial,
                 keep_ledger=keep_ledger,
                 verify=verify,
+                profile=profile,
+                partition=partition,
+                commit=commit,
                 report=report,
             )
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
@@ -227,6 +265,8 @@ def _stop_on_sigterm() -> Iterator[None]:
 
 def _text(summary: "RunSummary") -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.shares.items())
+    if summary.status == "partition done":
+        return _partition_text(summary)
     if summary.status == "already complete":
         return f"Already complete: {summary.labels}\nClasses: {shares}{_verified(summary)}"
     for place in summary.quarantined:
@@ -243,6 +283,14 @@ def _text(summary: "RunSummary") -> str:
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
         f"Classes: {shares}{_verified(summary)}"
     )
+
+
+def _partition_text(summary: "RunSummary") -> str:
+    told = f"Partition {summary.partition} done: {summary.tiles} tiles{_not_computed(summary)}; "
+    if not summary.unfinished:
+        return told + "another run is publishing the labels"
+    numbers = ", ".join(map(str, summary.unfinished))
+    return told + f"not finished yet: {numbers}. The last one to finish publishes the labels"
 
 
 def _verified(summary: "RunSummary") -> str:

@@ -97,16 +97,29 @@ def test_plan_prints_its_keys_and_writes_nothing(image: Path, make_model: MakeMo
 
 def test_plan_for_people(image: Path, make_model: MakeModel) -> None:
     result = tilesegment("plan", image, "--model", make_model())
-    assert "Halo:     20 px per side (border 20, alignment 4)" in result.stdout
+    assert "Halo:      20 px per side (border 20, alignment 4)" in result.stdout
+
+
+def test_plan_and_run_tell_what_a_partition_does(image: Path, make_model: MakeModel) -> None:
+    words = [image, "--model", make_model(), "--tile", 32, "--partition", "2/3"]
+    facts = json.loads(tilesegment("plan", *words, "--json").stdout)
+    assert (facts["tiles"], facts["partition"], facts["partition_tiles"]) == (20, "2/3", 7)
+    assert "Partition: 2/3: 7 of the tiles" in tilesegment("plan", *words).stdout
+    done = tilesegment("run", *words)
+    assert done.returncode == 0, done.stderr
+    assert "Partition 2/3 done: 7 tiles; not finished yet: 1, 3." in done.stdout
+    refused = tilesegment("run", *words[:-1], "0/3")
+    assert refused.returncode == 2
+    assert "(for a job array: --array=1-3)" in refused.stderr
 
 
 def test_plan_says_which_pixels_the_network_is_shown(image: Path, make_model: MakeModel) -> None:
     words = ["plan", image, "--model", make_model(), "--pixel-size"]
     fits = tilesegment(*words, 1)
     assert "level 1: 50 x 65 px" in fits.stdout
-    assert "Scale:    as it is (--pixel-size 1, and its pixels are 1 um)" in fits.stdout
+    assert "Scale:     as it is (--pixel-size 1, and its pixels are 1 um)" in fits.stdout
     resampled = tilesegment(*words, 0.8)
-    assert "Scale:    resampled, 1.6 px to one (--pixel-size 0.8, and no level" in resampled.stdout
+    assert "Scale:     resampled, 1.6 px to one (--pixel-size 0.8, and no level" in resampled.stdout
     facts = json.loads(tilesegment(*words, 0.8, "--json").stdout)
     assert (facts["level"], facts["resampled_by"]) == (0, [1.6, 1.6])
 

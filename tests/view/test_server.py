@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from tests.pictures import random_pixels, write_image
 from tests.view.conftest import write_labels
@@ -161,3 +162,18 @@ def test_a_taken_port_is_one_line(image: Path, address: str) -> None:
     port = urlsplit(address).port
     with pytest.raises(OptionError, match=rf"port {port} of 127.0.0.1 cannot be used \(Address"):
         asyncio.run(serve(open_scene(image), port or 0, print))
+
+
+def test_an_image_file_is_shown_without_an_import(tmp_path: Path, view: View) -> None:
+    pixels = random_pixels((40, 50, 3), "uint8")
+    Picture.fromarray(pixels).save(tmp_path / "it.png")
+    address = view(tmp_path / "it.png")
+    level = json.loads(ask(address, "/description.json")[2])["image"]["levels"][0]
+    assert level["shape"] == [3, 40, 50]
+    chunk = ask(address, "/stores/0/0/c/0/0/0")[2]
+    np.testing.assert_array_equal(
+        np.frombuffer(chunk, "uint8").reshape(3, 40, 50), pixels.transpose(2, 0, 1)
+    )
+    assert json.loads(ask(address, "/stores/0/zarr.json")[2])["attributes"]["ome"]["multiscales"]
+    assert ask(address, "/stores/0/9.zarr")[0] == 404
+    assert ask(address, "/stores/0/../it.png")[0] == 404

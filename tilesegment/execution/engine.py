@@ -101,12 +101,12 @@ def segment_tiles(
     writer: TileWriter,
     run: str,
     plugin: str,
-    done: Container[int],
+    wanted: Container[int],
     trouble: Trouble,
     idle: Callable[[], None],
     mask: Mask | None = None,
 ) -> Iterator[TileRecord]:
-    """Segment and write every tile that is not done; yield each record as it comes.
+    """Segment and write every tile that is wanted; yield each record as it comes.
 
     Tiles of which the mask wants no pixel are written without being read or computed.
 
@@ -117,7 +117,7 @@ def segment_tiles(
         writer: of the labels.
         run: name of the run.
         plugin: name of the model's plugin.
-        done: numbers of the tiles that are done.
+        wanted: numbers of the tiles that are to be done.
         trouble: takes note of what fails; tells afterwards which tiles are quarantined.
         idle: called when no more records are ready for now.
         mask: which pixels are wanted; None for all.
@@ -129,7 +129,7 @@ def segment_tiles(
     regions = (
         _region_graph(plan, region, tiles, pixels, writer, run, plugin, mask)
         for region in plan.region_list()
-        if (tiles := [tile for tile in region.tiles() if grid.number(tile) not in done])
+        if (tiles := [tile for tile in region.tiles() if grid.number(tile) in wanted])
     )
 
     def alone(number: int, attempt: int) -> Batch:

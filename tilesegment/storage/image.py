@@ -23,10 +23,11 @@ from zarr.storage import LocalStore, StorePath
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX, Spacing
 from tilesegment.retry import is_transient
+from tilesegment.storage.importing.original import OriginalStore, take_original_inventory
 from tilesegment.storage.inventory import Inventory, take_inventory
 from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
-from tilesegment.storage.stores import LostObjectError, StrictStore, open_group
+from tilesegment.storage.stores import LostObjectError, StrictStore, label_folder, open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
 OMEVersion = Literal["0.4", "0.5"]
@@ -88,6 +89,22 @@ class Image:
     def group(self) -> zarr.Group:
         return open_group(self.location)
 
+    @property
+    def is_original(self) -> bool:
+        """Whether it is a slide, TIFF or picture, read as it is, and not OME-Zarr."""
+        return isinstance(self.group.store, OriginalStore)
+
+    @property
+    def decodes_whole_rows(self) -> bool:
+        """Whether a narrow window of it costs as much as one over the full width."""
+        store = self.group.store
+        return isinstance(store, OriginalStore) and store.info.decodes_whole_rows
+
+    @property
+    def label_folder(self) -> Path:
+        """Where its label images are."""
+        return label_folder(Path(self.location))
+
     def position(self, axis: str) -> int | None:
         """Where `axis` stands among the axes; None if the image lacks it."""
         names = [item.name for item in self.axes]
@@ -134,10 +151,15 @@ class Image:
         return next(scales, [1.0] * len(self.axes))
 
     def label_names(self) -> list[str]:
-        """Names of the label images that lie in the image's own store."""
-        if "labels" not in self.group:
+        """Names of the label images in its `label_folder`, as listed there."""
+        if self.is_original:
+            listed = (self.label_folder / "zarr.json").exists()
+            group = open_group(self.label_folder) if listed else None
+        else:
+            group = self.group.get("labels")
+        if group is None:
             return []
-        attributes = dict(self.group["labels"].attrs)
+        attributes = dict(group.attrs)
         ome = attributes.get("ome", attributes)
         return [str(name) for name in ome.get("labels", [])]
 
@@ -150,7 +172,7 @@ class Image:
                 by default any may be.
         """
         array = self.group[self.levels[level].path]
-        if absent is not None:
+        if absent is not None and not self.is_original:
             store = StrictStore(LocalStore(self.location, read_only=True), absent)
             array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
@@ -161,6 +183,8 @@ class Image:
         Raises:
             InputError: if one lies outside the image, behind a symbolic link.
         """
+        if self.is_original:
+            return take_original_inventory(Path(self.location))
         return take_inventory(self.group[self.levels[level].path], Path(self.location))
 
     def nodata(self, level: int) -> float | None:
@@ -183,7 +207,8 @@ class Image:
         Raises:
             InputError: if there is one.
         """
-        level = self.levels[-1]
+        # The coarsest level of an original is not stored, but made from all its pixels.
+        level = self.levels[0 if self.is_original else -1]
         if (
             level.dtype.kind != "f"
             or prod(level.shape) * level.dtype.itemsize > _LARGEST_LOOK_BYTES
@@ -313,11 +338,16 @@ def _read_image(location: str | Path, group: zarr.Group) -> Image:
     return Image(
         location=str(location),
         version=version,
-        name=Path(location).name.removesuffix(".zarr"),
+        name=_name(location),
         axes=axes,
         levels=tuple(_level(group, item, len(axes), location) for item in multiscale.datasets),
         metadata=stored,
     )
+
+
+def _name(location: str | Path) -> str:
+    path = Path(location)
+    return path.stem if path.is_file() else path.name.removesuffix(".zarr")
 
 
 def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:

@@ -620,7 +620,7 @@ def open_labels(image: Image, wanted: str | None, option: str) -> Image:
         raise InputError(
             f"{image.location} has the labels {', '.join(names)}; choose one with {option}"
         )
-    return open_image(f"{image.location}/labels/{wanted}")
+    return open_image(image.label_folder / wanted)
 
 
 def levels_to_derive(count: int, processed: int) -> Iterator[tuple[int, int]]:

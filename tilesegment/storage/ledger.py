@@ -3,7 +3,8 @@
 A directory in the unfinished label image holds::
 
     manifest.json      whose run it is; written once
-    drivers/0001       one file per driver that worked on the run; its driver holds a lock on it
+    drivers/0001       one file per driver that worked on the run: what it does of it, and where
+                       it runs; its driver holds a lock on it
     tiles-0001.jsonl   the tiles that this driver's workers have finished, one line each
     absent.json        chunks that the image lacked when the run began
     aside/             files that do not have their name yet
@@ -11,25 +12,29 @@ A directory in the unfinished label image holds::
 A tile counts as done when its line is on the disk, which is after its objects were. Each line
 starts with a checksum of the rest: a line torn by a crash, or damaged since, is no line.
 
-Only the driver of the highest number is the run's driver. `--take-over` makes a new one; the
-older finds out when it next writes, and stops. Until then both may work: an object is written
-once, whoever writes it, so that their records cannot contradict each other.
+A driver does the whole run, or one partition of it (`--partition`); partitions of one division
+work side by side, all others exclude each other. Of drivers that do, only the one of the highest
+number is the run's. `--take-over` makes a new one; the older finds out when it next writes, and
+stops. Until then both may work: an object is written once, whoever writes it, so that their
+records cannot contradict each other.
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
-from tilesegment.errors import OutputConflictError, OutputError
+from tilesegment.errors import OutputBusyError, OutputConflictError, OutputError
+from tilesegment.partition import WHOLE, Partition
 from tilesegment.storage.objects import (
     LEDGER_NAME,
     StoredObject,
@@ -40,6 +45,8 @@ from tilesegment.storage.objects import (
     write_failed,
 )
 
+_DRIVER = re.compile(r"(\d{4,})(\.taken)?")
+"""Names in the folder of drivers; .taken where the file system has no hard links."""
 MANIFEST_NAME = "manifest.json"
 _MOST_WAITING = 256
 """Records that are written with one synchronisation, at most."""
@@ -84,47 +91,83 @@ class Ledger:
         labels_directory: the label image.
         fingerprint: whose run it is; JSON.
         take_over: go on although another driver is at work; that one will stop.
+        partition: what this driver does of the run; the one that publishes opens a ledger that
+            is there already.
+        tiles: numbers of the partition's tiles, of the level that is segmented; None: all tiles
+            of all levels.
 
     Raises:
         OutputConflictError: on opening, if the tiles in the directory belong to another run.
-        OutputError: if another run has it open, or it cannot be written.
+        OutputBusyError: if another run has it open.
+        OutputError: if it cannot be written.
     """
 
     def __init__(
-        self, labels_directory: Path, fingerprint: Mapping[str, Any], *, take_over: bool = False
+        self,
+        labels_directory: Path,
+        fingerprint: Mapping[str, Any],
+        *,
+        take_over: bool = False,
+        partition: Partition = WHOLE,
+        tiles: Container[int] | None = None,
     ) -> None:
         self.labels = labels_directory
         self.directory = labels_directory / LEDGER_NAME
+        self.partition = partition
         self.done: dict[tuple[int, int], TileRecord] = {}
+        self.added: set[tuple[int, int]] = set()
+        """Level and number of the tiles that this driver has noted."""
         self._waiting: list[TileRecord] = []
+        self._peers: set[int] = set()
+        """Numbers of drivers that do not end this one."""
         try:
-            make_aside(labels_directory)
-            self._open_manifest(fingerprint)
-            self._driver, self._lock = _become_driver(self.directory / "drivers", take_over)
-            self._read()
+            if not partition.publishes:
+                make_aside(labels_directory)
+                self._make_manifest(fingerprint)
+            refuse_other_run(_read_manifest(labels_directory), fingerprint, labels_directory)
+            self._driver, self._lock = _become_driver(labels_directory, partition, take_over)
+            self._read(None if tiles is None else (fingerprint["level"], tiles))
             self._file: IO[str] = self._journal.open("a")
         except OSError as error:
             raise write_failed(error, labels_directory) from error
 
-    def _open_manifest(self, fingerprint: Mapping[str, Any]) -> None:
+    def _make_manifest(self, fingerprint: Mapping[str, Any]) -> None:
+        """Of several runs that begin at once one writes it; all are then compared with it."""
         manifest = self.directory / MANIFEST_NAME
-        if not manifest.exists():
-            write_document(manifest, json.dumps(dict(fingerprint), indent=2))
-        refuse_other_run(_read_manifest(self.labels), fingerprint, self.labels)
+        if manifest.exists():
+            return
+        aside = self.directory / f"{uuid.uuid4().hex}.manifest"
+        write_document(aside, json.dumps(dict(fingerprint), indent=2))
+        try:
+            os.link(aside, manifest)
+        except FileExistsError:
+            return
+        except OSError:
+            # No hard links here.
+            aside.rename(manifest)
+        finally:
+            aside.unlink(missing_ok=True)
+        synchronise(self.directory)
 
     @property
     def _journal(self) -> Path:
         return self.directory / f"tiles-{self._driver:04}.jsonl"
 
-    def _read(self) -> None:
-        """Believe each record whose objects are there, and remove the objects of the others."""
+    def _read(self, own: tuple[int, Container[int]] | None) -> None:
+        """Believe each record whose objects are there, and remove the objects of the others.
+
+        Args:
+            own: level and numbers of the tiles that this driver may touch; None for all.
+        """
         for journal in sorted(self.directory.glob("tiles-*.jsonl")):
             for record in read_records(journal):
                 self.done[record.level, record.number] = record
         for place, record in list(self.done.items()):
             damaged = [item for item in record.objects if not _has_size(self.labels, item)]
-            if damaged:
-                del self.done[place]
+            if not damaged:
+                continue
+            del self.done[place]
+            if own is None or (record.level == own[0] and record.number in own[1]):
                 for item in damaged:
                     (self.labels / item.key).unlink(missing_ok=True)
 
@@ -146,6 +189,7 @@ class Ledger:
         record = replace(record, objects=settled, worker=None)
         self._waiting.append(record)
         self.done[record.level, record.number] = record
+        self.added.add((record.level, record.number))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
@@ -170,8 +214,16 @@ class Ledger:
 
     @property
     def is_newest(self) -> bool:
-        """Whether this is still the run's driver."""
-        return _newest(self.directory / "drivers") == self._driver
+        """Whether no later driver excludes this one."""
+        numbers = _driver_numbers(self.labels)
+        for number in numbers - self._peers:
+            driver = _read_driver(self.labels, number) if number > self._driver else None
+            if driver is None:
+                continue
+            if driver.partition.excludes(self.partition):
+                return False
+            self._peers.add(number)
+        return self._driver in numbers
 
     def refuse_successor(self) -> None:
         """Stop, if this is no longer the run's driver.
@@ -226,53 +278,116 @@ class Ledger:
         self._lock.close()
 
 
-def _become_driver(drivers: Path, take_over: bool) -> tuple[int, IO[str]]:
+@dataclass(frozen=True)
+class _Driver:
+    """A driver that worked on a run, or still does."""
+
+    number: int
+    partition: Partition
+    where: str
+    """Process and host, for people."""
+    path: Path
+
+
+def _folder_of_drivers(labels_directory: Path) -> Path:
+    return labels_directory / LEDGER_NAME / "drivers"
+
+
+def _driver_numbers(labels_directory: Path) -> set[int]:
+    """Numbers of all drivers that a run had, and of those that died before they had a file."""
+    try:
+        names = [path.name for path in _folder_of_drivers(labels_directory).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {int(found[1]) for name in names if (found := _DRIVER.fullmatch(name))}
+
+
+def _read_driver(labels_directory: Path, number: int) -> _Driver | None:
+    """A driver; None if it died before it had a file, or the run was ended meanwhile."""
+    path = _folder_of_drivers(labels_directory) / f"{number:04}"
+    try:
+        partition, _, where = path.read_text().partition(" ")
+    except FileNotFoundError:
+        return None
+    return _Driver(number, Partition(*map(int, partition.split("/"))), where, path)
+
+
+def _drivers(labels_directory: Path) -> list[_Driver]:
+    """All drivers that a run had, the oldest first."""
+    numbers = sorted(_driver_numbers(labels_directory))
+    found = (_read_driver(labels_directory, number) for number in numbers)
+    return [driver for driver in found if driver is not None]
+
+
+def _become_driver(
+    labels_directory: Path, partition: Partition, take_over: bool
+) -> tuple[int, IO[str]]:
     """The number of a new driver, and the file that it holds locked until it ends.
 
     Raises:
-        OutputError: if another driver is at work.
+        OutputBusyError: if another driver is at work that this one excludes.
     """
-    if not take_over:
-        refuse_living_driver(drivers.parent.parent)
-    drivers.mkdir(exist_ok=True)
-    number = _newest(drivers) + 1
-    aside = drivers / f"{uuid.uuid4().hex}.partial"
+    folder = _folder_of_drivers(labels_directory)
+    folder.mkdir(exist_ok=True)
+    aside = folder / f"{uuid.uuid4().hex}.partial"
     # Locked before it has its name: nobody can take this driver for a dead one.
     lock = aside.open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.write(f"{partition} process {os.getpid()} on {socket.gethostname()}")
     lock.flush()
     try:
-        _name_exclusively(aside, drivers / f"{number:04}")
-    except FileExistsError as error:
+        number = _take_number(aside, labels_directory, partition, take_over)
+    except BaseException:
         lock.close()
-        raise OutputError(
-            f"another run has just begun to write {drivers.parent.parent}; wait for it"
-        ) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
-    synchronise(drivers)
+    synchronise(folder)
     return number, lock
 
 
-def refuse_living_driver(labels_directory: Path) -> None:
+def _take_number(aside: Path, labels_directory: Path, partition: Partition, take_over: bool) -> int:
+    """Name a driver's file by the next number; whoever has a number has seen all lower ones."""
+    while True:
+        number = 1 + max(_driver_numbers(labels_directory), default=0)
+        if not take_over:
+            refuse_living_driver(labels_directory, partition)
+        try:
+            _name_exclusively(aside, aside.with_name(f"{number:04}"))
+        except FileExistsError:
+            continue
+        return number
+
+
+def _living_driver(labels_directory: Path, partition: Partition) -> _Driver | None:
+    """A driver at work that excludes `partition`, and was not taken over."""
+    drivers = _drivers(labels_directory)
+    for position, driver in enumerate(drivers):
+        later = drivers[position + 1 :]
+        current = not any(other.partition.excludes(driver.partition) for other in later)
+        if current and driver.partition.excludes(partition) and _is_locked(driver.path):
+            return driver
+    return None
+
+
+def refuse_living_driver(labels_directory: Path, partition: Partition = WHOLE) -> None:
     """Refuse labels that another run is writing.
 
     Raises:
-        OutputError: if there is a driver at work.
+        OutputBusyError: if there is a driver at work that excludes `partition`.
     """
-    newest = _newest_file(labels_directory)
-    if newest.exists() and _is_locked(newest):
-        raise OutputError(
-            f"another run is writing {labels_directory} ({newest.read_text()}); wait for it, use "
+    living = _living_driver(labels_directory, partition)
+    if living is not None:
+        part = "" if living.partition == WHOLE else f"partition {living.partition}, "
+        raise OutputBusyError(
+            f"another run is writing {labels_directory} ({part}{living.where}); wait for it, use "
             "another --labels name, or stop it with --take-over"
         )
 
 
 def clear_finished(labels_directory: Path) -> None:
     """Remove the ledger of published labels, if its driver died before it could."""
-    newest = _newest_file(labels_directory)
-    if newest.exists() and not _is_locked(newest):
+    if _drivers(labels_directory) and _living_driver(labels_directory, WHOLE) is None:
         shutil.rmtree(labels_directory / LEDGER_NAME, ignore_errors=True)
 
 
@@ -287,20 +402,13 @@ def _name_exclusively(aside: Path, path: Path) -> None:
         aside.rename(path)
 
 
-def _newest_file(labels_directory: Path) -> Path:
-    drivers = labels_directory / LEDGER_NAME / "drivers"
-    return drivers / f"{_newest(drivers):04}"
-
-
-def _newest(drivers: Path) -> int:
-    """The highest number of a driver; 0 if there is none."""
-    if not drivers.is_dir():
-        return 0
-    return max((int(path.name) for path in drivers.iterdir() if path.name.isdigit()), default=0)
-
-
 def _is_locked(path: Path) -> bool:
-    with path.open() as file:
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        # The run was ended meanwhile.
+        return False
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,20 +10,16 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import LocalStore, WrapperStore
 
 from tilesegment.errors import InputError
+from tilesegment.storage.importing.original import open_original
 from tilesegment.storage.limits import check_document
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_PICTURES = {
-    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".dcm", ".tif", ".tiff", ".png", ".jpg",
-    ".jpeg", ".jp2",
-}  # fmt: skip
-
 
 def open_group(location: str | Path) -> zarr.Group:
-    """The zarr group at a path, read-only.
+    """The zarr group at a path, or the one that the import of an image file would give; read-only.
 
     Raises:
         InputError: if there is none; the message says what is there instead.
@@ -38,7 +34,7 @@ def open_group(location: str | Path) -> zarr.Group:
     if not path.exists():
         raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
     if path.is_file():
-        raise InputError(_about_file(path))
+        return open_original(path)
     for name in ("zarr.json", ".zattrs", ".zgroup", ".zmetadata"):
         check_document(path / name)
     try:
@@ -52,13 +48,11 @@ def open_group(location: str | Path) -> zarr.Group:
         raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
 
 
-def _about_file(path: Path) -> str:
-    if path.suffix.lower() in _PICTURES:
-        return (
-            f"{path} is a {path.suffix[1:].upper()} file, not OME-Zarr; convert it first: "
-            f"tilesegment import {path} {path.with_suffix('.zarr').name}"
-        )
-    return f"{path} is a file, not OME-Zarr; give the path of an OME-Zarr image (a directory)"
+def label_folder(location: Path) -> Path:
+    """Where the label images of an image are: in its store, or beside a file, which has no room."""
+    if location.is_file():
+        return location.with_name(f"{location.name}.labels.zarr")
+    return location / "labels"
 
 
 def _about_directory(path: Path) -> str:

@@ -11,6 +11,7 @@ from tilesegment.errors import IncompleteError, InputError, TilesegmentError, Un
 from tilesegment.model import zoo
 from tilesegment.model.opening import Model, open_model
 from tilesegment.usecases.job import RunSummary
+from tilesegment.usecases.profile import profiled
 from tilesegment.usecases.segment import Wishes, prepare, segment_prepared
 from tilesegment.usecases.workers import Models, Progress
 
@@ -55,6 +56,7 @@ def segment_many(
     allow_partial: bool = False,
     keep_ledger: bool = False,
     verify: int = 0,
+    profile: str | Path | None = None,
     report: Callable[[str, Progress], None] | None = None,
     finished: Callable[[ImageOutcome], None] | None = None,
 ) -> tuple[ImageOutcome, ...]:
@@ -67,6 +69,7 @@ def segment_many(
         images: paths of OME-Zarr images; one that is named twice is taken once.
         model, labels, options, cluster, foreign: as for `segment`, for every image.
         overwrite, take_over, allow_partial, keep_ledger, verify: as for `segment`.
+        profile: as for `segment`, of all images together.
         report: called after each tile, with the image.
         finished: called after each image.
 
@@ -83,7 +86,11 @@ def segment_many(
     wishes = Wishes(labels, None, overwrite, take_over, allow_partial, keep_ledger, verify)
     cluster = resolve_kind(cluster)
     outcomes: list[ImageOutcome] = []
-    with open_cluster(cluster) as client, Models(client) as models:
+    with (
+        open_cluster(cluster) as client,
+        Models(client) as models,
+        profiled(client, profile),
+    ):
         batch = _Batch(opened, options, wishes, cluster, client, models, report)
         for image in dict.fromkeys(map(str, images)):
             outcome = _attempt(image, batch)

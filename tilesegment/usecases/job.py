@@ -14,12 +14,14 @@ from tilesegment.mask import Mask
 from tilesegment.model.file import Description
 from tilesegment.model.opening import Model
 from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.refinement import choose_refinement, refinement_facts
 from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.storage.checksums import checksums_folder
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.inventory import Inventory
 from tilesegment.storage.labels import LabelLayout, LabelProperties, LabelVolume, layout_volume
 from tilesegment.storage.masks import absolute_source, read_mask
+from tilesegment.usecases.originals import advise_import, refuse_unwritable
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _FINGERPRINT_VERSION = 2
 class RunSummary:
     """What a run did."""
 
-    status: Literal["done", "already complete", "repaired"]
+    status: Literal["done", "already complete", "repaired", "partition done"]
     labels: str
     """Path of the label image."""
     tiles: int
@@ -56,6 +58,10 @@ class RunSummary:
     data: background."""
     verified: int = 0
     """Windows that were computed again and found equal."""
+    partition: str | None = None
+    """Which of several runs that share the labels this is, as "2/4"; None: the only one."""
+    unfinished: tuple[int, ...] = ()
+    """Numbers of the partitions whose tiles are not all done, so that nothing is published."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Job:
     name: str
     directory: Path
     inside: bool
-    """Whether the labels go into the image's own store."""
+    """Whether the labels go where the image's own labels are, see `Image.label_folder`."""
     inventory: Inventory
     """The chunks of the processed level, as they were at the start."""
     statistics: list[dict[str, Any]] | None = None
@@ -91,7 +97,7 @@ class Job:
             tile=self.plan.tile,
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
-            source="../../" if self.inside else None,
+            source="../../" if self.inside and not self.image.is_original else None,
             probabilities=self.options.probabilities,
         )
         return layout_volume(self.image, layout, self.directory)
@@ -110,6 +116,7 @@ class Job:
             average=self.options.average,
             nodata=self.image.nodata(self.plan.source.level),
             probabilities=self.options.probabilities,
+            refinement=self.plan.network.refinement,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -133,6 +140,7 @@ class Job:
             "image chunk sizes": self.inventory.sizes,
             # None where an earlier version would not have known of it: its runs are still valid.
             "probabilities": self.options.probabilities or None,
+            "refinement": refinement_facts(self.plan.network.refinement),
             **({STATISTICS: self.statistics} if self.statistics else {}),
         }
 
@@ -152,6 +160,24 @@ class Job:
         return checksums_folder(self.directory, self.image.levels[0].path)
 
 
+def earlier_summary(job: Job, provenance: Mapping[str, Any]) -> RunSummary:
+    """The summary of labels that another run has published."""
+    earlier = RunSummary(**provenance["summary"])
+    return replace(
+        earlier,
+        status="already complete",
+        quarantined=tuple(earlier.quarantined),
+        labels=str(job.directory),
+        computed=0,
+        skipped=earlier.tiles,
+        reused=0,
+        masked=0,
+        seconds=0.0,
+        megapixels_per_second=0.0,
+        partition=None,
+    )
+
+
 def prepare_job(
     image: str | Path,
     model: Model,
@@ -166,8 +192,10 @@ def prepare_job(
     name = labels or model.name
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
-    directory = Path(output).resolve() if output is not None else image / "labels" / name
+    directory = opened.label_folder / name if output is None else Path(output).resolve()
     planned, mask = plan_job(opened, model, options)
+    if output is None:
+        refuse_unwritable(opened)
     return Job(
         image=opened,
         model=model,
@@ -200,8 +228,10 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         reason=resolution.reason,
     )
     blend = _choose_blend(description, options)
+    geometry = description.geometry if blend is None else blend.geometry
+    refinement = choose_refinement(options, [item.name for item in description.classes])
     network = Network(
-        geometry=description.geometry if blend is None else blend.geometry,
+        geometry=geometry if refinement is None else refinement.geometry(geometry),
         base_channels=description.base_channels,
         weights_bytes=len(model.content),
         blend=blend,
@@ -209,9 +239,16 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         fixed_input=description.fixed_input if blend is None else None,
         statistics=bool(description.whole_image_steps),
         stored_classes=len(description.classes) if options.probabilities else 0,
+        refinement=refinement,
+        refinement_bytes=(
+            refinement.bytes_per_pixel(len(description.classes), image.channels)
+            if refinement is not None
+            else 0
+        ),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    advise_import(image, plan, reads_all=options.mask == "tissue")
     mask = read_mask(options.mask, image, number, plan.halo)
     return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
 

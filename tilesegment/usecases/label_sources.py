@@ -264,7 +264,7 @@ def load_labels(path: Path, name: str | None = None) -> Labels:
         return MemoryLabels(path.stem, read_label(path)[None])
     image = open_image(path)
     if not is_label_image(image):
-        image = open_labels(image, name, f"--labels, or give {path}/labels/NAME")
+        image = open_labels(image, name, f"--labels, or give {image.label_folder}/NAME")
     if image.channels != 1 or image.levels[0].dtype.kind not in "ui":
         raise InputError(
             f"{image.location} has {image.channels} channel(s) of {image.levels[0].dtype}; labels "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilesegment.errors import OutputConflictError, QuarantineError
+from tilesegment.refinement import refinement_facts
 from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.checksums import write_copies, write_objects
 from tilesegment.storage.image import OMEVersion
@@ -42,16 +43,51 @@ def compute_labels(
     Raises:
         OutputConflictError: if the image was changed meanwhile.
     """
-    quarantined = _segment_tiles(job, run, volume, ledger)
+    quarantined = compute_tiles(job, run, volume, ledger, range(len(job.plan.grid)), allow_partial)
+    compute_levels(job, run, volume, ledger)
+    return quarantined
+
+
+def compute_tiles(
+    job: Job,
+    run: Run,
+    volume: LabelVolume,
+    ledger: Ledger,
+    tiles: Collection[int],
+    allow_partial: bool,
+) -> dict[int, Failure]:
+    """Compute those of the tiles that the ledger lacks; returns the last failure of each given up.
+
+    Raises:
+        QuarantineError: if some are given up, and that is not allowed.
+    """
+    quarantined = _segment_tiles(job, run, volume, ledger, tiles)
     ledger.flush()
     if quarantined:
         _quarantine(job, volume, ledger, quarantined, allow_partial)
+    return quarantined
+
+
+def compute_levels(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> None:
+    """Derive the levels that the ledger lacks from the one that was segmented.
+
+    Raises:
+        OutputConflictError: if the image was changed meanwhile.
+    """
     derive_all_levels(run, volume, ledger, job.plan.tile, job.plan.source.level)
+    refuse_changed(job)
+
+
+def refuse_changed(job: Job) -> None:
+    """Refuse labels of an image that is not what it was when the run began.
+
+    Raises:
+        OutputConflictError: if it was changed.
+    """
     if job.image.inventory(job.plan.source.level).times != job.inventory.times:
         raise OutputConflictError(
             f"{job.image.location} was changed while it was segmented; start anew with --overwrite"
         )
-    return quarantined
 
 
 def choose_publishing(volume: LabelVolume) -> LabelVolume:
@@ -89,7 +125,9 @@ def announce_labels(directory: Path, ome_version: OMEVersion) -> None:
     refresh_consolidated(directory.parent.parent)
 
 
-def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> dict[int, Failure]:
+def _segment_tiles(
+    job: Job, run: Run, volume: LabelVolume, ledger: Ledger, tiles: Collection[int]
+) -> dict[int, Failure]:
     """Segment what the ledger lacks; returns the last failure of each tile that is given up."""
     from tilesegment.execution.engine import segment_tiles
     from tilesegment.execution.worker import TileWriter
@@ -100,18 +138,18 @@ def _segment_tiles(job: Job, run: Run, volume: LabelVolume, ledger: Ledger) -> d
     writer = TileWriter(volume, level, values, plan.resampling)
     absent = write_absent(ledger.directory, job.inventory)
     pixels = job.image.pixels(level, absent)
-    done = set(ledger.finished(level))
-    trouble = Trouble(resumed=bool(done))
-    finished, computed = len(done), 0
-    report_progress(run, "tiles", finished, len(plan.grid), 0)
+    wanted = set(tiles).difference(ledger.finished(level))
+    finished, computed = len(tiles) - len(wanted), 0
+    trouble = Trouble(resumed=bool(finished))
+    report_progress(run, "tiles", finished, len(tiles), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, run.plugin, done, trouble, ledger.flush,
+        run.client, plan, pixels, writer, run.name, run.plugin, wanted, trouble, ledger.flush,
         job.mask,
     ):  # fmt: skip
         ledger.add(record)
         finished += 1
         computed += sum(record.counts)
-        report_progress(run, "tiles", finished, len(plan.grid), computed)
+        report_progress(run, "tiles", finished, len(tiles), computed)
     quarantined = trouble.quarantined()
     if quarantined and not finished:
         raise next(iter(quarantined.values())).error
@@ -195,24 +233,41 @@ def derive_all_levels(
             raise failure.error
 
 
-def summarise(job: Job, ledger: Ledger, earlier: Collection[int], seconds: float) -> RunSummary:
-    """What was done; `earlier` are the numbers of tiles that an earlier run had finished."""
+def summarise(
+    job: Job,
+    ledger: Ledger,
+    earlier: Collection[int],
+    seconds: float,
+    tiles: Collection[int] | None = None,
+) -> RunSummary:
+    """What was done.
+
+    Args:
+        job: what was to be done.
+        ledger: with what is done.
+        earlier: numbers of tiles that were finished otherwise.
+        seconds: that it took.
+        tiles: those that are summed up; None for all.
+    """
     records = ledger.finished(job.plan.source.level)
-    counts = np.sum([record.counts for record in records.values()], axis=0)
+    if tiles is not None:
+        records = {number: record for number, record in records.items() if number in tiles}
     names = [item.name for item in job.description.classes]
-    tiles = len(job.plan.grid)
+    counts = np.zeros(len(names), dtype=np.int64)
+    for record in records.values():
+        counts += record.counts
     work = Counter(record.work for number, record in records.items() if number not in earlier)
-    finished = job.plan.pixels * work.total() / tiles
+    finished = job.plan.pixels * work.total() / len(job.plan.grid)
     return RunSummary(
         status="done",
         labels=str(job.directory),
-        tiles=tiles,
+        tiles=len(records),
         computed=work["computed"],
-        skipped=len(earlier),
+        skipped=len(records) - work.total(),
         seconds=round(seconds, 3),
         megapixels_per_second=round(finished / 1e6 / seconds, 3),
         shares={
-            name: round(float(count / counts.sum()), 6)
+            name: round(float(count / max(counts.sum(), 1)), 6)
             for name, count in zip(names, counts, strict=True)
         },
         reused=work["reused"],
@@ -237,6 +292,7 @@ def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[
             "resampled_by": plan.source.step,
             "reason": plan.source.reason,
             "blend": blend_facts(plan.network.blend),
+            "refinement": refinement_facts(plan.network.refinement),
         },
     }
 

@@ -168,9 +168,8 @@ def make_layout(
     """
     if not 1 <= tile <= _LARGEST_TILE:
         raise OptionError(f"--tile {tile} is not a number of pixels, 1 to {_LARGEST_TILE}")
-    return LabelLayout(
-        name, image.version, dtype, tile, chunk_of(tile), tuple(properties), "../../"
-    )
+    source = None if image.is_original else "../../"
+    return LabelLayout(name, image.version, dtype, tile, chunk_of(tile), tuple(properties), source)
 
 
 def label_directory(image: Image, name: str, made_of: str) -> Path:
@@ -192,7 +191,7 @@ def label_directory(image: Image, name: str, made_of: str) -> Path:
 
 
 def _directory(image: Image, name: str) -> Path:
-    return Path(image.location).resolve() / "labels" / name
+    return image.label_folder.resolve() / name
 
 
 def refuse_taken(directory: Path, overwrite: bool) -> None:

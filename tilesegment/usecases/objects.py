@@ -1,5 +1,6 @@
 """From classes to objects: instances across tiles, numbered and measured."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -275,10 +276,10 @@ def _make_meter(made: NewLabels, source: ClassMap, labelled: Labelled, folder: P
 
 
 def _channel_names(image: Image) -> list[str]:
-    """Names of the channels as the viewer has them; numbered where they are not unique."""
-    names = channel_names(image)
-    if len(set(names)) < len(names) or "probability" in names:
-        return [f"{name}_{number}" for number, name in enumerate(names)]
+    """Names of the channels as the viewer has them, as words of a column; unique."""
+    names = [re.sub(r"\W+", "_", name).strip("_").lower() for name in channel_names(image)]
+    if len(set(names)) < len(names) or not all(names) or "probability" in names:
+        return [f"{name or 'channel'}_{number}" for number, name in enumerate(names)]
     return names
 
 

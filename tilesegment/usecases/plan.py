@@ -9,9 +9,12 @@ from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.model import zoo
 from tilesegment.model.opening import open_model
 from tilesegment.model.preprocessing import Scale
+from tilesegment.partition import Partition
 from tilesegment.planning import Plan
 from tilesegment.storage.image import open_image
+from tilesegment.storage.masks import read_mask
 from tilesegment.usecases.job import plan_job
+from tilesegment.usecases.partitions import Share
 
 _TIMED_TILE = 512
 
@@ -37,6 +40,14 @@ def plan(
     """
     opened = open_model(model, foreign, blended=options.blend is not None)
     return plan_job(open_image(image), opened, options)[0]
+
+
+def partition_tiles(
+    planned: Plan, image: str | Path, options: RunOptions, partition: Partition
+) -> int:
+    """How many tiles of a plan one of several runs does."""
+    mask = read_mask(options.mask, open_image(image), planned.source.level, planned.halo)
+    return len(Share(partition, planned, mask).tiles)
 
 
 def estimate_seconds(
@@ -68,9 +79,15 @@ def estimate_seconds(
     steps = description.whole_image_steps
     description = description.with_scales(Scale() for _ in steps)
     predictor = WorkerModel(
-        opened.content, description, pixels, precision, "cpu", inference_threads(cluster)
+        opened.content,
+        description,
+        pixels,
+        precision,
+        "cpu",
+        inference_threads(cluster),
+        refinement=planned.network.refinement,
     ).build(worker_threads=1)
-    geometry = description.geometry
+    geometry = predictor.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
     side = description.fixed_input or side
     tile = np.zeros((description.in_channels, side, side), pixels)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
-from tilesegment.errors import TilesegmentError
+from tilesegment.errors import OptionError, OutputError, TilesegmentError
 from tilesegment.model import zoo
 from tilesegment.model.opening import Model, open_model
+from tilesegment.partition import WHOLE, Partition
 from tilesegment.storage.labels import (
     beside_labels,
     finish_swap,
@@ -25,7 +26,7 @@ from tilesegment.storage.ledger import (
     refuse_living_driver,
     refuse_other_run,
 )
-from tilesegment.usecases.job import Job, RunSummary, prepare_job
+from tilesegment.usecases.job import Job, RunSummary, earlier_summary, prepare_job
 from tilesegment.usecases.labelling import (
     announce,
     choose_publishing,
@@ -36,6 +37,8 @@ from tilesegment.usecases.labelling import (
     remove_unpublished,
     summarise,
 )
+from tilesegment.usecases.partitions import refuse_missing, segment_partition
+from tilesegment.usecases.profile import profiled
 from tilesegment.usecases.verify import (
     _refuse_quarantined,
     refuse_fixed_input,
@@ -70,6 +73,9 @@ def segment(
     allow_partial: bool = False,
     keep_ledger: bool = False,
     verify: int = 0,
+    profile: str | Path | None = None,
+    partition: Partition = WHOLE,
+    commit: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -77,11 +83,13 @@ def segment(
     The same call again resumes an unfinished run, or finds that it is complete.
 
     Args:
-        image: path of an OME-Zarr image (0.4 or 0.5), with axes of t, c, z, y, x.
+        image: path of an OME-Zarr image, with axes of t, c, z, y, x, or of a slide, TIFF or
+            picture, which is read as `import_image` would.
         model: path of a model file, name of a bundled model, or a foreign network: path of an
             ONNX file, a bioimage.io folder, TorchScript or a .pt2; or "module:factory".
         labels: name of the label image; the model's by default.
-        output: a store of its own for the label image; by default ``image/labels/NAME``.
+        output: a store of its own for the label image; by default ``image/labels/NAME``, or
+            ``FILE.labels.zarr/NAME`` beside an image that is a file.
         options: level, tile, precision, views and mask.
         cluster: who computes.
         foreign: what a foreign network cannot say of itself.
@@ -90,6 +98,10 @@ def segment(
         allow_partial: publish although some tiles failed everywhere; they are background.
         keep_ledger: keep the record of the run beside the published labels.
         verify: windows of the finished labels to compute again (see `tilesegment.verify`).
+        profile: a folder for profile.json and profile.svg, which tell where the time went.
+        partition: do the tiles of one of several runs that share the labels; the last one to
+            finish publishes.
+        commit: compute no tile: publish what partitions have done, if it is all.
         report: called after each tile.
 
     Raises:
@@ -106,10 +118,16 @@ def segment(
     from tilesegment.execution.cluster import open_cluster, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
-    wishes = Wishes(labels, output, overwrite, take_over, allow_partial, keep_ledger, verify)
+    wishes = Wishes(
+        labels, output, overwrite, take_over, allow_partial, keep_ledger, verify, partition, commit
+    )
     prepared = prepare(image, opened, options, wishes)
     cluster = resolve_kind(cluster)
-    with open_cluster(cluster) as client, Models(client) as models:
+    with (
+        open_cluster(cluster) as client,
+        Models(client) as models,
+        profiled(client, profile),
+    ):
         return segment_prepared(prepared, wishes, client, cluster, models, report)
 
 
@@ -124,6 +142,24 @@ class Wishes:
     allow_partial: bool = False
     keep_ledger: bool = False
     verify: int = 0
+    partition: Partition = WHOLE
+    commit: bool = False
+
+    def refuse_contradiction(self) -> None:
+        """Refuse what one of several runs cannot decide for all.
+
+        Raises:
+            OptionError: with what to do instead.
+        """
+        decided = self.overwrite or self.allow_partial or self.verify or self.commit
+        if self.partition != WHOLE and decided:
+            raise OptionError(
+                f"--partition {self.partition} cannot replace, complete or verify labels that "
+                "others write too; run once more without --partition when all are done (instead "
+                "of --overwrite: another --labels name)"
+            )
+        if self.commit and self.overwrite:
+            raise OptionError("--commit publishes what is done, and --overwrite discards it")
 
 
 @dataclass(frozen=True)
@@ -137,6 +173,7 @@ class Prepared:
 
 def prepare(image: str | Path, model: Model, options: RunOptions, wishes: Wishes) -> Prepared:
     """All that can be found out before there are workers; raises as `segment` does."""
+    wishes.refuse_contradiction()
     if wishes.verify:
         refuse_fixed_input(model)
     job = prepare_job(image, model, wishes.labels, wishes.output, options)
@@ -179,6 +216,10 @@ def segment_prepared(
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
+    elif wishes.partition != WHOLE:
+        return segment_partition(
+            job, run, workers, wishes.partition, wishes.take_over, wishes.keep_ledger
+        )
     else:
         summary = _compute(job, run, workers, wishes)
     if wishes.verify:
@@ -191,7 +232,11 @@ def _compute(job: Job, run: Run, workers: "WorkerKind", wishes: Wishes) -> RunSu
     """Begin or resume a run, and publish its labels."""
     tiles = job.ledger_fingerprint(workers)
     target = _place(job, tiles, wishes.overwrite, wishes.take_over)
+    if wishes.commit and not is_unfinished_run(target.directory, tiles):
+        raise OutputError(f"{target.directory} has nothing to commit; run its partitions first")
     with Ledger(target.directory, tiles, take_over=wishes.take_over) as ledger:
+        if wishes.commit:
+            refuse_missing(target, ledger)
         summary = _run(target, run, ledger, workers, wishes.allow_partial)
         ledger.remove(target.checksums / "ledger" if wishes.keep_ledger else None)
     if target.directory != job.directory:
@@ -240,18 +285,7 @@ def _complete(job: Job, provenance: Mapping[str, Any], allow_partial: bool) -> R
     """
     clear_finished(job.directory)
     announce(job)
-    earlier = RunSummary(**provenance["summary"])
+    earlier = earlier_summary(job, provenance)
     if not allow_partial:
         _refuse_quarantined(job, earlier.quarantined)
-    return replace(
-        earlier,
-        status="already complete",
-        quarantined=tuple(earlier.quarantined),
-        labels=str(job.directory),
-        computed=0,
-        skipped=earlier.tiles,
-        reused=0,
-        masked=0,
-        seconds=0.0,
-        megapixels_per_second=0.0,
-    )
+    return earlier

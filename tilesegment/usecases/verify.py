@@ -21,6 +21,7 @@ from tilesegment.model.opening import Model, open_model
 from tilesegment.sampling import draw_windows
 from tilesegment.storage.labels import published_provenance
 from tilesegment.storage.ledger import refuse_other_run
+from tilesegment.storage.stores import label_folder
 from tilesegment.tiling import chunk_of
 from tilesegment.usecases.deep import check_objects
 from tilesegment.usecases.job import Job, prepare_job
@@ -82,7 +83,7 @@ def verify(
     from tilesegment.execution.verification import Verification
 
     image = Path(image).resolve()
-    directory = Path(output).resolve() if output is not None else image / "labels" / labels
+    directory = Path(output).resolve() if output is not None else label_folder(image) / labels
     damaged = check_objects(directory).damaged if deep else ()
     if damaged or not windows:
         return replace(Verification.of([], True), damaged=tuple(item.key for item in damaged))

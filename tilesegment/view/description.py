@@ -49,10 +49,15 @@ class Scene:
             *(store.resolve() for store in self.label_stores),
         )
 
+    @property
+    def label_folder(self) -> Path:
+        """Where the image's own labels are, served as ``stores/0/labels/``."""
+        return self.image.label_folder.resolve()
+
     def places(self) -> Iterator[Place]:
         """Where there are, or will be, label images."""
-        image, *others = self.stores
-        inside = image / "labels"
+        others = self.stores[1:]
+        inside = self.label_folder
         if inside.is_dir():
             for directory in sorted(inside.iterdir()):
                 name = directory.name
@@ -66,7 +71,7 @@ class Scene:
     def published(self) -> Iterator[Place]:
         """The places with a label image; in the image's own store, one that it lists."""
         listed = self.image.label_names()
-        inside = self.stores[0] / "labels"
+        inside = self.label_folder
         for place in self.places():
             is_listed = place.directory.parent != inside or place.name in listed
             if is_listed and _revision(place.directory) is not None:

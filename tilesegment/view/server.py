@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
@@ -15,6 +16,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from tilesegment.errors import OptionError, TilesegmentError
+from tilesegment.storage.importing.original import OriginalStore
 from tilesegment.view.description import Scene, describe, measurements, progress
 
 PAGE = Path(__file__).with_name("page")
@@ -60,6 +62,23 @@ class _FileHandler(_LocalHandler, StaticFileHandler):
         return f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
 
 
+class _OriginalHandler(_LocalHandler):
+    """The chunks and metadata of an image file that is shown as it is."""
+
+    def initialize(self, store: OriginalStore) -> None:
+        self._store = store
+
+    async def get(self, key: str) -> None:
+        try:
+            content = await asyncio.to_thread(self._store.content, key)
+        except TilesegmentError as error:
+            raise HTTPError(500, "%s", error) from error
+        if content is None:
+            raise HTTPError(404, "%s is not in the image", key)
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(content)
+
+
 class _JsonHandler(_LocalHandler):
     """What a function says of the scene, worked out anew for each request; or what is wrong."""
 
@@ -78,10 +97,15 @@ class _JsonHandler(_LocalHandler):
 
 def make_application(scene: Scene) -> Application:
     """The addresses: the page, what it is told of the scene (``*.json``), and ``stores/N/...``."""
-    stores = [
+    stores: list[Any] = [
         (rf"/stores/{number}/(.*)", _FileHandler, {"path": str(directory)})
         for number, directory in enumerate(scene.stores)
     ]
+    image = scene.image.group.store
+    if isinstance(image, OriginalStore):
+        labels = {"path": str(scene.label_folder)}
+        stores[0] = (r"/stores/0/(.*)", _OriginalHandler, {"store": image})
+        stores.insert(0, (r"/stores/0/labels/(.*)", _FileHandler, labels))
     return Application(
         [
             (r"/description\.json", _JsonHandler, {"scene": scene, "answer": describe}),

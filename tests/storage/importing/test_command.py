@@ -41,3 +41,14 @@ def test_a_line_for_people(picture: Path) -> None:
 
 def test_help_has_examples() -> None:
     assert "tilesegment import slide.svs slide.zarr" in CliRunner().invoke(import_, "--help").output
+
+
+def test_parts_as_they_are_typed(picture: Path) -> None:
+    arguments = [str(picture), str(picture.with_name("t.zarr")), "--json"]
+    given = ["--region", "2,3,10,20", "--bands", "1", "--level", "0"]
+    facts = json.loads(CliRunner().invoke(import_, [*arguments, *given]).stdout)
+    assert facts["shape"] == [1, 10, 20]
+    for wrong, message in (("1,2,3", "has 3 numbers, not 4"), ("a,b,c,d", "no list of whole")):
+        result = CliRunner().invoke(import_, [*arguments, "--region", wrong])
+        assert result.exit_code == 2
+        assert message in result.stderr

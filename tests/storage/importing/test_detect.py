@@ -45,7 +45,7 @@ BAD = [
     (absent, "no such file"),
     (folder, "a folder, not an image"),
     (zarr_store, "a Zarr store.*use it directly"),
-    (text, "no image that can be imported; needed is a slide"),
+    (text, "no image that can be read; needed is a slide"),
     (empty, "the file is empty"),
     (short_tiff, "cut short"),
 ]

@@ -10,6 +10,7 @@ import rasterio
 import zarr
 import zarr_cm
 from ome_zarr_models.v05.image import Image
+from PIL import Image as Picture
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine as RasterioAffine
 
@@ -217,3 +218,45 @@ def test_a_scene_cut_short(share: float, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged or cut short"):
         import_image(path, tmp_path / "i.zarr")
     assert [item.name for item in tmp_path.iterdir()] == ["t.tif"]
+
+
+@pytest.mark.parametrize("name", ["it.tif/it.tfw", "it.png/it.pgw", "it.jpg/it.wld"])
+def test_a_world_file_beside_a_picture_gives_its_place(name: str, tmp_path: Path) -> None:
+    """Its last two numbers are the centre of the first pixel, not its corner."""
+    picture, world = (tmp_path / part for part in name.split("/"))
+    Picture.fromarray(noise(30, 40)).save(picture)
+    world.write_text("0.5\n0\n0\n-0.5\n733601.25\n3725138.75\n")
+    place = open_source(picture).info.georeferencing
+    assert place is not None
+    assert place.transform == tuple(NORTH_UP)[:6]
+    assert open_image(picture).group.attrs["spatial:transform"] == list(NORTH_UP)[:6]
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000, 1), (1, 1, 100_000), (3, 100_000, 2)])
+def test_lines_of_pixels(shape: tuple[int, ...], tmp_path: Path) -> None:
+    pixels = noise(*shape)
+    path = geotiff(tmp_path / "t.tif", pixels)
+    import_image(path, tmp_path / "i.zarr")
+    for place in (tmp_path / "i.zarr", path):
+        found = open_image(place).pixels(0).stored(0, 0, shape[1], 0, shape[2])
+        np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("float32", -9999.5)])
+def test_nodata_is_declared_as_run_and_xarray_look_for_it(
+    dtype: str, nodata: float, tmp_path: Path
+) -> None:
+    pixels = noise(2, 1100, 700).astype(dtype)
+    pixels[:, :, 100:211] = nodata
+    path = geotiff(tmp_path / "t.tif", pixels, nodata=nodata)
+    import_image(path, tmp_path / "i.zarr")
+    image = open_image(tmp_path / "i.zarr")
+    assert [image.nodata(level) for level in range(2)] == [nodata, nodata]
+    coarse = image.pixels(1).stored(0, 0, 550, 0, 350)
+    assert (coarse[:, :, 50:105] == nodata).all()
+    # The mean of the one column that holds something.
+    expected = pixels[:, ::2, 211].astype(float) / 2 + pixels[:, 1::2, 211].astype(float) / 2
+    assert np.abs(coarse[:, :, 105] - expected).max() <= 0.5
+
+    import_image(path, tmp_path / "filled.zarr", fill_nodata=1)
+    assert open_image(tmp_path / "filled.zarr").nodata(0) is None

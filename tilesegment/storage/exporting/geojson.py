@@ -69,7 +69,7 @@ _NAMES = {"perimeter_px": "Perimeter px", "eccentricity": "Eccentricity"}
 
 def _measurements(known: Mapping[str, Any]) -> dict[str, float]:
     """What was measured of an object, by the names that QuPath shows."""
-    means = {name: f"Mean {name.removeprefix('mean_')}" for name in known if name[:5] == "mean_"}
+    means = {name: name.capitalize().replace("_", " ") for name in known if name[:5] == "mean_"}
     shown = {**_NAMES, **means}
     return {shown[name]: round(known[name], 4) for name in shown if name in known}
 

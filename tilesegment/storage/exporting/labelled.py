@@ -151,7 +151,7 @@ def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
         _check_labels(image, image.name, image)
         return _labelled(None, image, image.metadata.get("name") or image.name)
     name = _chosen(image, name)
-    labels = open_image(Path(location) / "labels" / name)
+    labels = open_image(image.label_folder / name)
     _check_labels(labels, name, image)
     return _labelled(image, labels, name)
 

@@ -7,6 +7,7 @@ from tilesegment.storage.importing.source import Source
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _GEO = ("rasterio", "zarr_cm")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -31,9 +32,11 @@ def open_source(path: Path) -> Source:
 def _reader(path: Path, head: bytes) -> Source:
     # The libraries are an extra, and take long to import: each only where it is needed.
     if head.startswith(_PNG) or (head.startswith(_JPEG) and not _is_mirax(path)):
-        from tilesegment.storage.importing.picture import PictureSource
+        return _picture(path, "PNG" if head.startswith(_PNG) else "JPEG")
+    if head.startswith(_JPEG_2000):
+        from tilesegment.storage.importing.jpeg2000 import Jpeg2000Source
 
-        return PictureSource(path)
+        return Jpeg2000Source(path)
 
     from tilesegment.storage.importing.slide import SlideSource, is_slide
 
@@ -43,15 +46,38 @@ def _reader(path: Path, head: bytes) -> Source:
         from tilesegment.storage.importing.tiff import TiffSource
 
         source = TiffSource(path)
-        if not source.is_georeferenced:
+        if not source.is_georeferenced and not world_file(path):
             return source
         from tilesegment.storage.importing.geotiff import georeferenced
 
-        return georeferenced(source, path)
+        return georeferenced(source, path, "GTiff")
     raise InputError(
-        f"{path}: it is no image that can be imported; "
-        "needed is a slide (SVS, NDPI, MRXS, SCN, ...), a TIFF, a PNG or a JPEG"
+        f"{path}: it is no image that can be read; "
+        "needed is a slide (SVS, NDPI, MRXS, SCN, ...), a TIFF, a JPEG 2000, a PNG or a JPEG"
     )
+
+
+def _picture(path: Path, driver: str) -> Source:
+    from tilesegment.storage.importing.picture import PictureSource
+
+    source = PictureSource(path)
+    if not world_file(path):
+        return source
+    from tilesegment.storage.importing.geotiff import georeferenced
+
+    return georeferenced(source, path, driver)
+
+
+def world_file(path: Path) -> Path | None:
+    """The file beside a picture that holds its affine, if there is one.
+
+    >>> world_file(Path("nowhere/scene.tif")) is None
+    True
+    """
+    letters = path.suffix.lstrip(".").lower()
+    names = (f".{letters[:1]}{letters[-1:]}w", f".{letters}w", ".wld")
+    found = (path.with_suffix(suffix) for name in names for suffix in (name, name.upper()))
+    return next((file for file in found if file.is_file()), None)
 
 
 def _is_mirax(path: Path) -> bool:

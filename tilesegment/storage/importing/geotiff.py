@@ -1,14 +1,16 @@
-"""What GeoTIFF adds to TIFF: CRS, affine, nodata and band names, through rasterio.
+"""What GeoTIFF and world files add to a picture: CRS, affine, nodata, band names, by rasterio.
 
-The pixels come from `tiff.py`; GDAL knows the many ways in which a place can be written down
-(tiepoints, PixelIsPoint, a matrix).
+The pixels come from `tiff.py` and `picture.py`; GDAL knows the many ways in which a place can be
+written down (tiepoints, PixelIsPoint, a matrix).
 """
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import rasterio
 import zarr_cm  # noqa: F401  (geozarr.py imports it late, and would fail in the middle)
@@ -16,33 +18,45 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from tilesegment.errors import InputError
 from tilesegment.storage.geozarr import Affine, Georeferencing
-from tilesegment.storage.importing.source import PixelSize
+from tilesegment.storage.importing.picture import PictureSource
+from tilesegment.storage.importing.source import ImageInfo, PixelSize
 from tilesegment.storage.importing.tiff import TiffSource
 
 logger = logging.getLogger(__name__)
 
 
-def georeferenced(source: TiffSource, path: Path) -> TiffSource:
-    """The same source, with what rasterio knows of its place and bands.
+Located = TypeVar("Located", TiffSource, PictureSource)
+
+
+def georeferenced(source: Located, path: Path, driver: str) -> Located:
+    """The same source, with what GDAL's driver knows of its place and bands.
 
     Raises InputError if GDAL cannot read the file, or means another image in it.
     """
+    kind = "GeoTIFF" if driver == "GTiff" else driver
+    with gdal_dataset(path, driver) as dataset:
+        source.info = read_description(source.info, dataset, path, kind)
+    return source
+
+
+@contextmanager
+def gdal_dataset(path: Path, driver: str) -> Iterator[Any]:
+    """A file as GDAL sees it. Raises InputError if it is damaged, or GDAL cannot read this kind."""
     try:
         with warnings.catch_warnings():
             # Told below, in words that say what to do.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as dataset:
-                source.info = _described(source, dataset, path)
+            with rasterio.open(path, driver=driver) as dataset:
+                yield dataset
     except (RasterioError, CRSError) as error:
         raise InputError(
-            f"{path}: the GeoTIFF is damaged, or GDAL cannot read this kind ({error}); "
+            f"{path}: it is damaged, or GDAL ({driver}) cannot read this kind ({error}); "
             "copy or export it again"
         ) from error
-    return source
 
 
-def _described(source: TiffSource, dataset: Any, path: Path) -> Any:
-    info = source.info
+def read_description(info: ImageInfo, dataset: Any, path: Path, kind: str) -> ImageInfo:
+    """What is known of an image, with what GDAL knows of it."""
     if (info.shape.y, info.shape.x) != dataset.shape:
         raise InputError(
             f"{path}: its largest image is not the one that is georeferenced; take one out of it "
@@ -52,7 +66,7 @@ def _described(source: TiffSource, dataset: Any, path: Path) -> Any:
     names = tuple(dataset.descriptions)
     return replace(
         info,
-        format="GeoTIFF",
+        format=kind,
         georeferencing=place,
         pixel_size=_pixel_size(dataset, place) if place else info.pixel_size,
         nodata=dataset.nodata,
@@ -62,7 +76,8 @@ def _described(source: TiffSource, dataset: Any, path: Path) -> Any:
 
 def _place(dataset: Any, path: Path) -> Georeferencing | None:
     if dataset.transform.is_identity:
-        logger.warning("%s: its place is lost, since %s", path, _reason(dataset))
+        if dataset.crs or dataset.gcps[0]:
+            logger.warning("%s: its place is lost, since %s", path, _reason(dataset))
         return None
     transform = Affine(*tuple(dataset.transform)[:6])
     if transform.is_rotated:

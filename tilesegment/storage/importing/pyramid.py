@@ -1,9 +1,13 @@
 """Levels of a pyramid by area averaging, as pure arithmetic on shapes and pixels."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from tilesegment.geometry import YX
-from tilesegment.storage.importing.source import Pixels
+from tilesegment.storage.importing.source import Pixels, Window
 
 COARSEST_SIDE = 512
 """Halving goes on until the smaller side is below this."""
@@ -35,25 +39,54 @@ def level_translation(level: int) -> float:
     return (level_scale(level) - 1) / 2
 
 
-def halve(pixels: Pixels) -> Pixels:
+def halve(pixels: Pixels, nodata: float | None = None) -> Pixels:
     """Means of 2 x 2 pixels, (c, y, x) to (c, ceil(y / 2), ceil(x / 2)), of the same type.
 
-    Halves of integers round up; at an odd end the mean is over the pixels that there are.
+    Halves of integers round up; at an odd end the mean is over the pixels that there are. So it
+    is beside pixels that hold nothing: those that have the value `nodata` in all channels.
 
     >>> halve(np.array([[[0, 1, 9], [1, 0, 8], [7, 7, 5]]], np.uint8))
     array([[[1, 9],
             [7, 5]]], dtype=uint8)
+    >>> halve(np.array([[[0, 6, 0, 0], [0, 4, 0, 0]]], np.uint8), nodata=0)
+    array([[[5, 0]]], dtype=uint8)
     """
     height, width = pixels.shape[-2:]
     if height % 2 or width % 2:
         # Repeating the last row leaves the mean as it is: (a + a + b + b) / 4 = (a + b) / 2.
         pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
-    total: Pixels = pixels[:, ::2, ::2].astype(_sum_type(pixels))
-    for row, column in ((0, 1), (1, 0), (1, 1)):
-        np.add(total, pixels[:, row::2, column::2], out=total)
+    if nodata is not None:
+        holds = (pixels != nodata).any(axis=0)
+        if not holds.all():
+            return _mean_of_data(pixels, holds, nodata)
+    total = _sums(pixels, _sum_type(pixels))
+    is_float = pixels.dtype.kind == "f"
+    mean: Pixels = (
+        np.divide(total, 4)
+        if is_float
+        else np.right_shift(np.add(total, 2, out=total), 2, out=total)
+    )
+    return mean.astype(pixels.dtype)
+
+
+def _mean_of_data(pixels: Pixels, holds: NDArray[np.bool_], nodata: float) -> Pixels:
+    """Means of those of 2 x 2 pixels that hold data, (y, x); nodata where none does."""
+    counts = _sums(holds, np.uint8)
     if pixels.dtype.kind == "f":
-        return np.divide(total, 4).astype(pixels.dtype)
-    return np.right_shift(np.add(total, 2, out=total), 2, out=total).astype(pixels.dtype)
+        total = _sums(np.where(holds, pixels, 0), np.float64)
+        mean = total / np.maximum(counts, 1)
+    else:
+        total = _sums(pixels * holds, np.uint32)
+        mean = (2 * total + counts) // np.maximum(2 * counts, 1)
+    return np.where(counts > 0, mean, nodata).astype(pixels.dtype)
+
+
+def _sums(pixels: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Sums of 2 x 2 pixels, (..., y, x), of even height and width."""
+    total: NDArray[Any] = pixels[..., ::2, ::2].astype(dtype)
+    for row, column in ((0, 1), (1, 0), (1, 1)):
+        np.add(total, pixels[..., row::2, column::2], out=total)
+    return total
 
 
 def _sum_type(pixels: Pixels) -> type[np.uint16] | type[np.uint32] | type[np.float64]:
@@ -61,3 +94,20 @@ def _sum_type(pixels: Pixels) -> type[np.uint16] | type[np.uint32] | type[np.flo
     if pixels.dtype == np.uint8:
         return np.uint16
     return np.uint32 if pixels.dtype == np.uint16 else np.float64
+
+
+def quarters(size: YX) -> Iterator[Window]:
+    """Up to four windows that make up a block of this size."""
+    half = YX(-(-size.y // 2), -(-size.x // 2))
+    for y in range(0, size.y, half.y):
+        for x in range(0, size.x, half.x):
+            yield Window(YX(y, x), YX(min(half.y, size.y - y), min(half.x, size.x - x)))
+
+
+def twice(window: Window, part: Window, image: YX) -> Window:
+    """The pixels of the level below, of size `image`, behind a part of a window."""
+    y = 2 * (window.origin.y + part.origin.y)
+    x = 2 * (window.origin.x + part.origin.x)
+    return Window(
+        YX(y, x), YX(min(2 * part.size.y, image.y - y), min(2 * part.size.x, image.x - x))
+    )

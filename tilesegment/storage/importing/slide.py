@@ -6,6 +6,7 @@ import numpy as np
 import openslide
 
 from tilesegment.errors import InputError
+from tilesegment.geometry import YX
 from tilesegment.storage.importing.source import (
     TCZYX,
     ClosesItself,
@@ -46,6 +47,7 @@ class SlideSource(ClosesItself):
             pixel_size=_pixel_size(self._slide),
             channel_names=channel_names(3, is_colour=True),
             is_colour=True,
+            tile=_tile(self._slide),
         )
 
     def read(self, plane: Plane, window: Window) -> Pixels:
@@ -82,3 +84,11 @@ def _pixel_size(slide: openslide.OpenSlide) -> PixelSize | None:
         )
     except (KeyError, ValueError):
         return None
+
+
+def _tile(slide: openslide.OpenSlide) -> YX | None:
+    sides = (
+        slide.properties.get(f"openslide.level[0].tile-{side}") for side in ("height", "width")
+    )
+    known = [int(side) for side in sides if side is not None]
+    return YX(*known) if len(known) == 2 else None

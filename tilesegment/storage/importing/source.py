@@ -61,6 +61,11 @@ class Window:
     size: YX
     """Rows and columns, at least one each."""
 
+    @classmethod
+    def at(cls, y: int, x: int, height: int, width: int) -> "Window":
+        """The rectangle of this size whose first pixel is at row y, column x."""
+        return cls(YX(y, x), YX(height, width))
+
     @property
     def slices(self) -> tuple[slice, slice]:
         (y, x), (height, width) = self.origin, self.size
@@ -89,6 +94,8 @@ class ImageInfo:
     """The three channels are red, green and blue, and are looked at together."""
     decodes_whole_rows: bool = False
     """A narrow window costs as much as one over the full width (strips of a TIFF)."""
+    tile: YX | None = None
+    """What the file decodes as one piece; None where it has no tiles, or nobody has told."""
     georeferencing: Georeferencing | None = None
     """Where on the Earth the image lies."""
     nodata: float | None = None

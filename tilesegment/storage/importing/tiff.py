@@ -140,6 +140,7 @@ class TiffSource(ClosesItself):
             channel_names=names,
             is_colour=is_colour,
             decodes_whole_rows=isinstance(self._pages[0], _SegmentedPage) and not page.is_tiled,
+            tile=YX(page.tilelength, page.tilewidth) if page.is_tiled else None,
         )
 
     def read(self, plane: Plane, window: Window) -> Pixels:

@@ -4,16 +4,18 @@ The image grows in a folder beside the output and is renamed when it is whole, i
 written last: a crash leaves a folder named `.partial`, never half an image.
 """
 
+import base64
 import logging
 import math
 import os
 import shutil
+import struct
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -21,16 +23,22 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.storage import StorePath
 
 from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
-from tilesegment.storage.importing.pyramid import halve, level_sizes
-from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source, Window
+from tilesegment.storage.importing.part import Part, cut
+from tilesegment.storage.importing.pyramid import halve, level_sizes, quarters, twice
+from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source
 
 logger = logging.getLogger(__name__)
+
+FILL_VALUE = "_FillValue"
+"""Attribute of an array with the value that stands for "nothing was recorded here" (CF conventions,
+section 2.5.1)."""
 
 Result = TypeVar("Result")
 ZarrArray: TypeAlias = "zarr.Array[Any]"
@@ -83,6 +91,7 @@ def import_image(
     *,
     pixel_size_um: float | None = None,
     fill_nodata: float | None = None,
+    part: Part = Part(),  # noqa: B008 - frozen
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -91,18 +100,21 @@ def import_image(
     `pixel_size_um` is the size of a pixel in micrometres, and goes before what the file says.
     `fill_nodata` is put in the place of pixels that hold nothing: NaN, and the nodata value of
     a GeoTIFF. The CRS and affine of a GeoTIFF are kept (`storage.geozarr`).
+    `part` is what is imported of the source: by default all of it.
     An existing image is replaced, with its labels, if `overwrite` is given, and only once the
     new one is whole. Memory is bounded whatever the size of the image.
 
     Raises InputError if the source cannot be read or holds nothing but nodata, OutputError if
-    the output exists or cannot be written, OptionError for a pixel size that is none, or a
-    value that the pixels cannot have. Then nothing is left behind.
+    the output exists or cannot be written, OptionError for a pixel size that is none, a
+    value that the pixels cannot have, or a part that is not in the source. Then nothing is left
+    behind.
     """
     started = time.perf_counter()
     source, output = Path(source), Path(output)
     _check_pixel_size(pixel_size_um)
     _check_output(output, overwrite)
-    with open_source(source) as opened:
+    with open_source(source) as whole:
+        opened = cut(whole, part, source)
         info = opened.info
         _check_fill(fill_nodata, info, source)
         pixel_size = _known_pixel_size(info, pixel_size_um, source)
@@ -228,10 +240,11 @@ def _write_image(
 ) -> None:
     """Fill a folder with all levels, then with the metadata that make it an image."""
     nodata = source.info.nodata
+    # What is filled holds something from then on.
+    stored = source.info if fill_nodata is None else replace(source.info, nodata=None)
     counter = _Counter(sum(level.pixels for level in layouts), progress)
     arrays = [
-        _create_array(folder / str(number), level, source.info)
-        for number, level in enumerate(layouts)
+        create_array(folder / str(number), level, stored) for number, level in enumerate(layouts)
     ]
     seen: list[_Seen] = []
 
@@ -252,12 +265,10 @@ def _write_image(
     values = ValueRange.over(each.values for each in seen)
     _check_seen(seen, path)
     for number in range(1, len(layouts)):
-        _write_level(arrays, layouts, number, counter)
+        _write_level(arrays, layouts, number, stored.nodata, counter)
     zarr.create_group(
         folder,
-        attributes=image_attributes(
-            arrays, layouts[0].axes, pixel_size, source.info, values, path.stem
-        ),
+        attributes=image_attributes(arrays, layouts[0].axes, pixel_size, stored, values, path.stem),
     )
 
 
@@ -287,68 +298,64 @@ def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
 
 
 def _write_level(
-    arrays: Sequence[ZarrArray], layouts: Sequence[Layout], number: int, counter: "_Counter"
+    arrays: Sequence[ZarrArray],
+    layouts: Sequence[Layout],
+    number: int,
+    nodata: float | None,
+    counter: "_Counter",
 ) -> None:
     """Make a level from the one below it."""
     below, level = layouts[number - 1], layouts[number]
 
     def reduce(block: Block) -> None:
-        pixels = _halved(arrays[number - 1], below, block)
+        pixels = _halved(arrays[number - 1], below, block, nodata)
         arrays[number][level.selection(block)] = pixels
 
     _for_each(reduce, level.blocks(), lambda block, _: counter.add(block))
 
 
-def _halved(array: ZarrArray, below: Layout, block: Block) -> Pixels:
+def _halved(array: ZarrArray, below: Layout, block: Block, nodata: float | None) -> Pixels:
     """The pixels of a block, (c, y, x), from the level below, a quarter of them at a time."""
     height, width = block.window.size
     halved = np.empty((below.shape.c, height, width), array.dtype)
-    for part in _quarters(block.window.size):
-        fine = _twice(block.window, part, YX(below.shape.y, below.shape.x))
+    for part in quarters(block.window.size):
+        fine = twice(block.window, part, YX(below.shape.y, below.shape.x))
         stored = array[below.selection(Block(block.plane, fine))]
-        halved[:, *part.slices] = halve(np.asarray(stored))
+        halved[:, *part.slices] = halve(np.asarray(stored), nodata)
     return halved
 
 
-def _quarters(size: YX) -> Iterator[Window]:
-    """Up to four windows that make up a block of this size."""
-    half = YX(-(-size.y // 2), -(-size.x // 2))
-    for y in range(0, size.y, half.y):
-        for x in range(0, size.x, half.x):
-            yield Window(YX(y, x), YX(min(half.y, size.y - y), min(half.x, size.x - x)))
-
-
-def _twice(window: Window, part: Window, image: YX) -> Window:
-    """The pixels of the level below behind a part of a window."""
-    y = 2 * (window.origin.y + part.origin.y)
-    x = 2 * (window.origin.x + part.origin.x)
-    return Window(
-        YX(y, x), YX(min(2 * part.size.y, image.y - y), min(2 * part.size.x, image.x - x))
-    )
-
-
-def _create_array(path: Path, level: Layout, info: ImageInfo) -> ZarrArray:
+def create_array(
+    place: Path | StorePath, level: Layout, info: ImageInfo, *, compressed: bool = True
+) -> ZarrArray:
+    """An array for a level, with nothing in it."""
+    nodata = info.nodata if info.nodata is None or _is_value(info.nodata, info.dtype) else None
     array: ZarrArray = zarr.create_array(
-        path,
+        place,
         shape=level.stored(level.shape),
         dtype=info.dtype,
         chunks=level.stored(level.chunks),
         shards=level.stored(level.shards) if level.is_sharded else None,
-        compressors=ZstdCodec(level=3, checksum=True),
-        fill_value=_fill_value(info),
+        compressors=ZstdCodec(level=3, checksum=True) if compressed else None,
+        fill_value=0 if nodata is None else info.dtype.type(nodata),
         dimension_names=list(level.axes),
+        attributes={} if nodata is None else {FILL_VALUE: _as_xarray(nodata, info.dtype)},
         # A chunk that is absent is then a lost one, and never just black.
         config={"write_empty_chunks": True},
     )
     return array
 
 
-def _fill_value(info: ImageInfo) -> float:
-    """The nodata value, which is how Zarr tells of it (and xarray understands it)."""
-    nodata = info.nodata
-    if nodata is None or not (math.isnan(nodata) or _is_stored_as(nodata, info.dtype)):
-        return 0
-    return nodata if info.dtype.kind == "f" else int(nodata)
+def _is_value(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Whether pixels can have it: some files state what theirs cannot."""
+    return _is_stored_as(nodata, dtype) or (dtype.kind == "f" and math.isnan(nodata))
+
+
+def _as_xarray(nodata: float, dtype: np.dtype[Any]) -> int | str:
+    """The attribute as xarray writes it for Zarr 3: floats in base64, since JSON has no NaN."""
+    if dtype.kind == "f":
+        return base64.b64encode(struct.pack("<d", nodata)).decode()
+    return int(nodata)
 
 
 class _Counter:

@@ -16,7 +16,7 @@ export async function measurementsOf(labels, identity) {
   const found = await answer.json();
   if (!answer.ok) return [['Measurements', found.error]];
   const means = Object.keys(found).filter((column) => column.startsWith(MEAN));
-  return [...ROWS, ...means.map((column) => [column, `Mean ${column.slice(MEAN.length)}`, ''])]
+  return [...ROWS, ...means.map((column) => [column, `Mean ${column.slice(MEAN.length).replaceAll('_', ' ')}`, ''])]
     .filter(([column]) => column in found)
     .map(([column, name, unit]) => [name, `${text(found[column])} ${unit}`.trim()]);
 }
