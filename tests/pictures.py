@@ -15,6 +15,7 @@ from tilesegment.geometry import round_up
 from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
 from tilesegment.model.unet import UNet
+from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
 from tilesegment.storage.objects import LEDGER_NAME, make_aside
 from tilesegment.tiling import Window, mirrored_positions
@@ -100,7 +101,11 @@ def balanced(network: UNet) -> UNet:
 
 
 def load_predictor(
-    model: Path, dtype: str, average: int = 1, probabilities: bool = False
+    model: Path,
+    dtype: str,
+    average: int = 1,
+    probabilities: bool = False,
+    refinement: Refinement | None = None,
 ) -> Predictor:
     description = read_description(model)
     return Predictor(
@@ -111,6 +116,7 @@ def load_predictor(
         "cpu",
         average=average,
         probabilities=probabilities,
+        refinement=refinement,
     )
 
 

@@ -9,6 +9,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MOST_VIEWS = 8
 KINDS = ("cpu", "gpu", "auto", "slurm", "kubernetes")
 """Words that `--cluster` knows; a profile of such a name says what the word means here."""
+Refiner = Literal["crf"]
 BlendKind = Literal["gaussian", "mean"]
 Normalise = Literal["largest", "none", "zero-mean", "min-max", "percentile"]
 
@@ -36,6 +37,15 @@ class RunOptions:
     the background class, the first of the model."""
     probabilities: bool = False
     """Whether the probabilities of the classes are stored beside the labels."""
+    smooth: float | None = None
+    """Standard deviation of the Gaussian that smooths probabilities, in pixels that the network is
+    shown; None leaves them."""
+    refine: Refiner | None = None
+    """crf: labels are made consistent with the pixels' colours by a conditional random field."""
+    crf_contrast: float = 0.05
+    """Difference of colour that counts for the CRF, as a share of the pixel type's range."""
+    class_thresholds: tuple[tuple[str, float], ...] = ()
+    """Probability from which a pixel belongs to a class, by the class's name."""
 
 
 def check_average(average: int) -> int:

@@ -8,6 +8,7 @@ from math import ceil, isqrt, lcm
 from tilesegment.blending import Blend
 from tilesegment.errors import OptionError
 from tilesegment.geometry import YX, NetworkGeometry, Spacing, round_up
+from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
 from tilesegment.tiling import (
     Region,
@@ -70,7 +71,7 @@ class Network:
     """What the plan must know of the model."""
 
     geometry: NetworkGeometry
-    """Of the network, or of its blended windows."""
+    """Of the network, or of its blended windows, with the refinement."""
     base_channels: int
     weights_bytes: int
     blend: Blend | None = None
@@ -83,6 +84,10 @@ class Network:
     """Whether the whole image is read first, for the numbers that normalise it."""
     stored_classes: int = 0
     """Classes whose probabilities are stored, a byte per pixel each."""
+    refinement: Refinement | None = None
+    """What is done with probabilities before they become labels."""
+    refinement_bytes: int = 0
+    """That this takes per pixel that the network is shown."""
 
     def computed(self, shown: YX) -> int:
         """Pixels that the network is given, in all passes, for an input of `shown`."""
@@ -176,7 +181,7 @@ class Plan:
         activations = at_once * _feature_bytes(self.network)
         sample = self.source.channels * self.source.item_bytes
         classes = self.network.stored_classes
-        activations += shown * classes * _FLOAT_BYTES
+        activations += shown * (classes * _FLOAT_BYTES + self.network.refinement_bytes)
         waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2 * (1 + classes)
         if self.resampling is not None:
             waiting += shown * self.source.channels * _FLOAT_BYTES

@@ -23,6 +23,7 @@ Examples:
   tilesegment export slide.zarr nuclei.ome.tif --labels nuclei
   tilesegment export scene.zarr roads.gpkg --class road --simplify 1.5
   tilesegment export scene.zarr roads.tif
+  tilesegment export scene.zarr probabilities.tif --probabilities
 """
 )
 @click.argument("image", type=click.Path(path_type=Path), metavar="IMAGE.zarr")
@@ -65,6 +66,11 @@ Examples:
     type=click.Choice(["detection", "annotation"]),
     help="Polygons for QuPath: what they are there.  [default: detection]",
 )
+@click.option(
+    "--probabilities",
+    is_flag=True,
+    help="GeoTIFF: the probabilities of the classes (of `run --probabilities`), a band each.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT, once the new file is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def export(
@@ -77,6 +83,7 @@ def export(
     min_area: int,
     simplify: float | None,
     object_type: "ObjectType | None",
+    probabilities: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -106,6 +113,7 @@ def export(
             plane=plane,
             largest=largest,
             polygons=PolygonOptions(classes, min_area, simplify, object_type),
+            probabilities=probabilities,
             overwrite=overwrite,
             progress=progress,
         )

@@ -39,15 +39,25 @@ def write_labels(
     labels: npt.NDArray[Any],
     classes: Sequence[LabelProperties],
     directory: Path | None = None,
+    probabilities: npt.NDArray[np.uint8] | None = None,
 ) -> Path:
     """A published label image of one plane, by default in the image's own store."""
     opened = open_image(image)
-    layout = LabelLayout(name, opened.version, str(labels.dtype), 128, 64, tuple(classes), None)
+    layout = LabelLayout(
+        name,
+        opened.version,
+        str(labels.dtype),
+        128,
+        64,
+        tuple(classes),
+        None,
+        probabilities is not None,
+    )
     inside = directory is None
     directory = directory or image / "labels" / name
     volume = layout_volume(opened, layout, directory)
     with as_a_run(volume.directory):
-        volume.write(0, 0, Window(0, 0, *labels.shape), labels)
+        volume.write(0, 0, Window(0, 0, *labels.shape), labels, probabilities)
         for level in range(1, len(opened.levels)):
             volume.derive(level, level - 1, 0, Window(0, 0, *opened.plane_shape(level)))
     volume.publish({})

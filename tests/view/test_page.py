@@ -128,6 +128,52 @@ def test_other_types_are_drawn_by_their_contrast(
     wait_until(lambda: shows(page, np.stack([grey] * 3, axis=-1)), dtype)
 
 
+def heated(pixels: npt.NDArray[Any], probability: npt.NDArray[Any], opacity: float) -> Any:
+    """(y, x, 3): the heat map by its definition, "inferno" in four steps over the image."""
+    stops = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])
+    levels = np.linspace(0, 1, len(stops))
+    colour = np.stack(
+        [np.interp(probability, levels, stops[:, part]) for part in range(3)], axis=-1
+    )
+    covered = opacity * np.minimum(probability * 4, 1)[..., None]
+    return pixels + covered * (colour - pixels)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_heat_map_shows_the_probability_of_a_class(
+    version: str, pixels: npt.NDArray[Any], tmp_path: Path, view: View, page: "Page"
+) -> None:
+    image = write_image(tmp_path / "i.zarr", pixels, version=version, levels=2)
+    steps = np.array([0, 255, 128, 191], np.uint8)
+    rows, columns = np.indices((HEIGHT, WIDTH)) // 40
+    vessel = steps[(rows + 2 * columns) % 4]
+    probabilities = np.stack([255 - vessel, np.zeros_like(vessel), vessel])
+    nothing = np.zeros((HEIGHT, WIDTH), np.uint8)
+    write_labels(image, "found", nothing, CLASSES, probabilities=probabilities)
+    open_page(page, view(image) + at(75, 100) + "&labels=found")
+    page.get_by_label("Of", exact=True).select_option("vessel")
+    expected = heated(colours(pixels), vessel / 255, 0.7)
+    wait_until(lambda: shows(page, expected), "heat map of vessel")
+    page.get_by_label("Strength").fill("100")
+    expected = heated(colours(pixels), vessel / 255, 1)
+    wait_until(lambda: shows(page, expected), "stronger heat map")
+    page.mouse.click(MIDDLE + 1, MIDDLE + 1)
+    value = vessel[76, 101] / 255
+    told = f"P(vessel)\n{value:.2f}"
+    wait_until(lambda: told in page.locator("#inspected dl").inner_text(), told)
+    page.get_by_label("Show", exact=True).select_option("")
+    wait_until(lambda: shows(page, colours(pixels)), "no heat map without its labels")
+    assert not page.locator("#heat").is_visible()
+
+
+def test_labels_without_probabilities_offer_no_heat_map(
+    image: Path, view: View, page: "Page"
+) -> None:
+    write_labels(image, "found", stripes(), CLASSES)
+    open_page(page, view(image) + at(75, 100) + "&labels=found")
+    assert not page.locator("#heat").is_visible()
+
+
 def test_contrast_colour_and_visibility_of_a_channel(
     image: Path, pixels: npt.NDArray[Any], view: View, page: "Page"
 ) -> None:

@@ -25,6 +25,7 @@ from tilesegment.execution.memory import keep_freed_memory, return_free_memory, 
 from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.mask import Mask
 from tilesegment.model.file import Description
+from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord, Work
@@ -94,6 +95,8 @@ class WorkerModel:
     """Pixels with this value in all channels are background; None if there is no such value."""
     probabilities: bool = False
     """Whether the probabilities of the classes are wanted, too."""
+    refinement: Refinement | None = None
+    """What is done with probabilities before they become labels."""
 
     def build(self, worker_threads: int) -> "Predictor":
         """The loaded network; must be called on the thread that will use it."""
@@ -111,6 +114,7 @@ class WorkerModel:
             self.blend,
             self.average,
             self.probabilities,
+            self.refinement,
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import exp
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,9 @@ from tilesegment.model.foreign.network import ForeignDescription, load_foreign
 from tilesegment.model.fuse import can_fuse, fuse
 from tilesegment.model.loaded import Loaded
 from tilesegment.model.probabilities import as_stored, probabilities_of
+from tilesegment.model.refine import choose, inner, refine
 from tilesegment.model.views import VIEWS
+from tilesegment.refinement import Refinement
 
 Device = Literal["cpu", "cuda"]
 
@@ -79,6 +82,7 @@ class Predictor:
         blend: the windows that it is shown of each tile; None: the tile at once.
         average: over how many of `VIEWS` the logits are averaged.
         probabilities: whether probabilities are wanted, too.
+        refinement: what is done with probabilities before they become labels.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Predictor:
         blend: Blend | None = None,
         average: int = 1,
         probabilities: bool = False,
+        refinement: Refinement | None = None,
     ) -> None:
         if device == "cuda":
             # Another algorithm for each call would sum in another order.
@@ -99,7 +104,7 @@ class Predictor:
             # Otherwise float32 would be computed with the mantissa of TF32.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
-        self.geometry = description.geometry
+        self._network = description.geometry
         self._threshold = description.threshold
         self._gives_probabilities = description.gives_probabilities
         self._wants_probabilities = probabilities
@@ -107,8 +112,12 @@ class Predictor:
         loaded = _load(content, description, pixels, precision, device)
         self._prepare, self._run = loaded.prepare, loaded.run
         if blend is not None:
-            self.geometry = blend.geometry
+            self._network = blend.geometry
             self._run = BlendedNetwork(loaded.run, blend, torch.device(device))
+        self._refinement = refinement or Refinement()
+        self._margin = self._refinement.margin(self._network)
+        self.geometry = self._refinement.geometry(self._network)
+        self._largest = 1.0 if pixels.kind == "f" else float(np.iinfo(pixels).max)
         self._values = np.array(
             [item.value for item in description.classes], description.label_dtype
         )
@@ -123,7 +132,7 @@ class Predictor:
             (output channels, tile, tile), float32.
         """
         with torch.inference_mode():
-            return self._forward(pixels).float().cpu().numpy()
+            return inner(self._forward(pixels), self._margin).float().cpu().numpy()
 
     def labels(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger]:
         """The class of each pixel of one tile, see `classify`: (tile, tile)."""
@@ -131,6 +140,8 @@ class Predictor:
 
     def classify(self, pixels: npt.NDArray[Any]) -> TileClasses:
         """The class of each pixel of one tile: the largest logit, the first of equals.
+
+        With refinement it is the largest refined probability, or what the thresholds say.
 
         Args:
             pixels: (c, tile + 2 * halo, tile + 2 * halo), in the image's dtype.
@@ -146,14 +157,36 @@ class Predictor:
                     "the network's output is not finite here; the pixels are too large for it, "
                     "or it needs --precision float32"
                 )
-            winner = self._winner(logits).to(
-                torch.uint8 if len(self._values) < 256 else torch.int32
+            if self._refinement == Refinement():
+                winner, probabilities = self._winner(logits), None
+                if self._wants_probabilities:
+                    probabilities = probabilities_of(logits, self._gives_probabilities)
+            else:
+                probabilities = self._refined(logits, pixels)
+                winner = choose(probabilities, self._thresholds(len(logits)))
+            winner = winner.to(torch.uint8 if len(self._values) < 256 else torch.int32)
+            return TileClasses(
+                self._values[winner.cpu().numpy()],
+                as_stored(probabilities)
+                if self._wants_probabilities and probabilities is not None
+                else None,
             )
-            labels = self._values[winner.cpu().numpy()]
-            if not self._wants_probabilities:
-                return TileClasses(labels, None)
-            probabilities = probabilities_of(logits, self._gives_probabilities)
-            return TileClasses(labels, as_stored(probabilities))
+
+    def _refined(self, logits: Tensor, pixels: npt.NDArray[Any]) -> Tensor:
+        """Refined probabilities of the tile alone, from the network's output with the margin."""
+        probabilities = probabilities_of(logits, self._gives_probabilities)
+        halo = self._network.halo
+        around = np.ascontiguousarray(_as_torch_can(inner(pixels, halo)))
+        colours = torch.from_numpy(around).to(logits.device).to(torch.float32).div(self._largest)
+        refined = refine(probabilities, colours, self._refinement)
+        return inner(refined, self._margin - self._refinement.border)
+
+    def _thresholds(self, outputs: int) -> tuple[tuple[int, float], ...]:
+        """The user's; or that of the network's only output channel, as a probability."""
+        if self._refinement.thresholds or outputs > 1 or self._threshold == 0:
+            return self._refinement.thresholds
+        given = self._gives_probabilities
+        return ((1, self._threshold if given else 1 / (1 + exp(-self._threshold))),)
 
     def _winner(self, logits: Tensor) -> Tensor:
         """Index of the class: one output channel is the foreground's, above a threshold."""
@@ -164,7 +197,7 @@ class Predictor:
         return logits.argmax(dim=0)
 
     def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
-        """Logits of the tile alone: the mean over the views, always summed in the same order."""
+        """Logits of the tile and its margin: the mean over the views, summed in one order."""
         image = self._prepare(pixels)
         total: Tensor | None = None
         for view in self._views:
@@ -175,8 +208,8 @@ class Predictor:
         return (total if len(self._views) == 1 else total.div_(len(self._views)))[0]
 
     def _tile(self, output: Tensor, seen: Tensor) -> Tensor:
-        """Without what the network's output has beyond the tile that it has `seen` with halo."""
-        crop, both_halos = self.geometry.crop, 2 * self.geometry.halo
+        """Without what the network's output has beyond the part that it has `seen` with halo."""
+        crop, both_halos = self._network.crop, 2 * self._network.halo
         height, width = (size - both_halos for size in seen.shape[-2:])
         return output[..., crop : crop + height, crop : crop + width]
 

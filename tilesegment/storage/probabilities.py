@@ -9,12 +9,14 @@ ledger, checksums, repair and publication.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
+from tilesegment.colours import RGB
 from tilesegment.errors import InputError
 from tilesegment.storage.geozarr import carried_attributes
 from tilesegment.storage.image import Image, open_image
@@ -173,15 +175,61 @@ def pool_by_mean(values: npt.NDArray[Any], factors: tuple[int, ...]) -> npt.NDAr
     return means
 
 
+@dataclass(frozen=True)
+class ClassChannel:
+    """The channel of a class."""
+
+    name: str
+    colour: RGB
+
+
+def class_channels(probabilities: Image) -> list[ClassChannel]:
+    """The classes, in the order of the channels.
+
+    Raises:
+        InputError: if the image does not name them.
+    """
+    attributes: Any = dict(probabilities.group.attrs)
+    stated = (attributes.get("ome", attributes).get("omero") or {}).get("channels") or []
+    if len(stated) != probabilities.channels:
+        raise InputError(
+            f"{probabilities.location} names {len(stated)} channels and has "
+            f"{probabilities.channels}; it is damaged: compute it again with --overwrite"
+        )
+    return [ClassChannel(item["label"], _rgb(item["color"])) for item in stated]
+
+
+def _rgb(text: str) -> RGB:
+    """From hexadecimal digits.
+
+    >>> _rgb("F0E442")
+    (240, 228, 66)
+    """
+    red, green, blue = bytes.fromhex(text)
+    return red, green, blue
+
+
 def open_probabilities(labels: Image) -> Image:
     """The probabilities of a label image.
 
     Raises:
         InputError: if it has none.
     """
-    if PROBABILITIES_NAME not in labels.group:
+    found = find_probabilities(labels)
+    if found is None:
         raise InputError(
             f"{labels.location} has no probabilities; compute them with `tilesegment run "
             "--probabilities`"
         )
+    return found
+
+
+def find_probabilities(labels: Image) -> Image | None:
+    """The probabilities of a label image; None if it has none.
+
+    Raises:
+        InputError: if they are damaged.
+    """
+    if PROBABILITIES_NAME not in labels.group:
+        return None
     return open_image(f"{labels.location}/{PROBABILITIES_NAME}")

@@ -14,6 +14,7 @@ from tilesegment.mask import Mask
 from tilesegment.model.file import Description
 from tilesegment.model.opening import Model
 from tilesegment.planning import Network, Plan, Source, make_plan
+from tilesegment.refinement import choose_refinement, refinement_facts
 from tilesegment.resolution import Resolution, choose_resolution
 from tilesegment.storage.checksums import checksums_folder
 from tilesegment.storage.image import Image, open_image
@@ -115,6 +116,7 @@ class Job:
             average=self.options.average,
             nodata=self.image.nodata(self.plan.source.level),
             probabilities=self.options.probabilities,
+            refinement=self.plan.network.refinement,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:
@@ -138,6 +140,7 @@ class Job:
             "image chunk sizes": self.inventory.sizes,
             # None where an earlier version would not have known of it: its runs are still valid.
             "probabilities": self.options.probabilities or None,
+            "refinement": refinement_facts(self.plan.network.refinement),
             **({STATISTICS: self.statistics} if self.statistics else {}),
         }
 
@@ -225,8 +228,10 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         reason=resolution.reason,
     )
     blend = _choose_blend(description, options)
+    geometry = description.geometry if blend is None else blend.geometry
+    refinement = choose_refinement(options, [item.name for item in description.classes])
     network = Network(
-        geometry=description.geometry if blend is None else blend.geometry,
+        geometry=geometry if refinement is None else refinement.geometry(geometry),
         base_channels=description.base_channels,
         weights_bytes=len(model.content),
         blend=blend,
@@ -234,6 +239,12 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         fixed_input=description.fixed_input if blend is None else None,
         statistics=bool(description.whole_image_steps),
         stored_classes=len(description.classes) if options.probabilities else 0,
+        refinement=refinement,
+        refinement_bytes=(
+            refinement.bytes_per_pixel(len(description.classes), image.channels)
+            if refinement is not None
+            else 0
+        ),
     )
     shapes = [image.plane_shape(index) for index in range(len(image.levels))]
     plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)

@@ -79,9 +79,15 @@ def estimate_seconds(
     steps = description.whole_image_steps
     description = description.with_scales(Scale() for _ in steps)
     predictor = WorkerModel(
-        opened.content, description, pixels, precision, "cpu", inference_threads(cluster)
+        opened.content,
+        description,
+        pixels,
+        precision,
+        "cpu",
+        inference_threads(cluster),
+        refinement=planned.network.refinement,
     ).build(worker_threads=1)
-    geometry = description.geometry
+    geometry = predictor.geometry
     side = geometry.input_size(max(_TIMED_TILE, geometry.smallest_tile))
     side = description.fixed_input or side
     tile = np.zeros((description.in_channels, side, side), pixels)

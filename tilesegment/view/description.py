@@ -17,6 +17,11 @@ from tilesegment.errors import InputError
 from tilesegment.storage.image import Image, Level, open_image
 from tilesegment.storage.labels import beside_labels, published_provenance, read_classes
 from tilesegment.storage.ledger import read_unfinished
+from tilesegment.storage.probabilities import (
+    PROBABILITIES_NAME,
+    class_channels,
+    find_probabilities,
+)
 from tilesegment.tiling import TileGrid
 from tilesegment.view.channels import describe_channels
 
@@ -163,8 +168,24 @@ def _labels(scene: Scene) -> Iterator[dict[str, Any]]:
             "name": place.name,
             "revision": _revision(place.directory),
             "classes": classes,
+            "probabilities": _probabilities(scene, labels, place),
             "grid": _finished_grid(scene.image, place.directory),
         }
+
+
+def _probabilities(scene: Scene, labels: Image, place: Place) -> dict[str, Any] | None:
+    """The probabilities of a label image; None if it has none, or they are damaged."""
+    try:
+        found = find_probabilities(labels)
+        if found is None:
+            return None
+        return {
+            **_picture(found, f"{place.url}/{PROBABILITIES_NAME}", scene.image),
+            "classes": [item.name for item in class_channels(found)],
+        }
+    except InputError as error:
+        _log.info("not shown: %s", error)
+        return None
 
 
 def _finished_grid(image: Image, directory: Path) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ def write_labelled(
     classes: tuple[LabelProperties, ...] = CLASSES,
     levels: int = 1,
     version: str = "0.5",
+    probabilities: np.ndarray | None = None,
     **options: Any,
 ) -> Path:
     """A grey image with the given labels, (y, x) or (z, y, x)."""
@@ -48,23 +49,34 @@ def write_labelled(
         shapes = [YX(*level.shape[-2:]) for level in open_image(image).levels]
         paths = [str(level) for level in range(levels)]
         zarr.open_group(image).attrs.update(geozarr_attributes(place, paths, shapes))
-    add_labels(image, labels, name, classes)
+    add_labels(image, labels, name, classes, probabilities)
     return image
 
 
 def add_labels(
-    image: Path, labels: np.ndarray, name: str, classes: tuple[LabelProperties, ...] = CLASSES
+    image: Path,
+    labels: np.ndarray,
+    name: str,
+    classes: tuple[LabelProperties, ...] = CLASSES,
+    probabilities: np.ndarray | None = None,
 ) -> None:
-    """One more label image."""
+    """One more label image; of one plane where it has probabilities, (classes, y, x) uint8."""
     opened = open_image(image)
     layout = LabelLayout(
-        name, opened.version, labels.dtype.name, TILE, TILE // 2, classes, "../../"
+        name,
+        opened.version,
+        labels.dtype.name,
+        TILE,
+        TILE // 2,
+        classes,
+        "../../",
+        probabilities is not None,
     )
     volume = layout_volume(opened, layout, image / "labels" / name)
     with as_a_run(volume.directory):
         planes = labels.reshape(-1, *labels.shape[-2:])
         for number, plane in enumerate(planes):
-            volume.write(0, number, Window(0, 0, *plane.shape), plane)
+            volume.write(0, number, Window(0, 0, *plane.shape), plane, probabilities)
         for level, neighbour in levels_to_derive(len(volume.arrays), 0):
             grid = volume.grid(level, 10**6)
             for tile in grid.tiles():

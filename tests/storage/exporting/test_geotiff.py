@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.enums
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from tests.storage.exporting.labelled_images import CLASSES, SCENE, blobs, write_labelled
-from tilesegment.errors import OutputError
+from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.storage.exporting import export_labels
 from tilesegment.storage.geozarr import Affine, Georeferencing
 
@@ -39,6 +40,32 @@ def test_overviews_hold_labels_and_nothing_between(tmp_path: Path) -> None:
     export_labels(write_labelled(tmp_path / "i.zarr", labels, place=SCENE), tmp_path / "o.tif")
     with rasterio.open(tmp_path / "o.tif", overview_level=0) as dataset:
         assert set(np.unique(dataset.read(1))) == {0, 2}
+
+
+def test_probabilities_are_a_band_for_each_class(tmp_path: Path) -> None:
+    probabilities = np.random.default_rng(0).integers(0, 256, (3, 1100, 1300), np.uint8)
+    image = write_labelled(
+        tmp_path / "i.zarr", blobs(1100, 1300), place=SCENE, probabilities=probabilities
+    )
+    export_labels(image, tmp_path / "o.tif", probabilities=True)
+    with rasterio.open(tmp_path / "o.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(), probabilities)
+        assert tuple(dataset.transform)[:6] == SCENE.transform
+        assert dataset.crs == rasterio.CRS.from_epsg(32616)
+        assert dataset.descriptions == ("background", "nucleus", "stroma")
+        assert dataset.scales == pytest.approx((1 / 255,) * 3)
+        assert dataset.colorinterp[0] == rasterio.enums.ColorInterp.gray
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert dataset.overviews(1) == [2, 4]
+
+
+def test_probabilities_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+    image = write_labelled(tmp_path / "i.zarr", blobs(90, 70))
+    with pytest.raises(InputError, match="has no probabilities; compute them with"):
+        export_labels(image, tmp_path / "o.tif", probabilities=True)
+    with pytest.raises(OptionError, match="become a GeoTIFF"):
+        export_labels(image, tmp_path / "o.png", probabilities=True)
+    assert not list(tmp_path.glob("o.*"))
 
 
 def test_without_a_place_the_pixel_size_is_kept(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def export_labels(
     plane: int = 0,
     largest: int | None = None,
     polygons: PolygonOptions = PolygonOptions(),
+    probabilities: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportSummary:
@@ -82,6 +83,7 @@ def export_labels(
         plane: index over the flattened leading axes (t, z); an OME-TIFF gets all of them.
         largest: pixels of the longer side of a picture.
         polygons: which polygons, and how.
+        probabilities: write those of the classes, a band each, and not the labels; GeoTIFF only.
         overwrite: replace a file that is there.
         progress: told of pixels as they are done.
 
@@ -94,12 +96,20 @@ def export_labels(
     out = Path(out)
     ending = _ending(out)
     _check_options(ending, plane, largest, polygons)
+    if probabilities and ending not in GEOTIFF:
+        raise OptionError(f"--probabilities become a GeoTIFF ({', '.join(GEOTIFF)}), not {ending}")
     check_free(out, overwrite)
     labelled = open_labelled(image, labels)
     labelled.check_plane(plane)
     with published(out) as path:
         try:
-            count = _write(labelled, plane, path, ending, largest, polygons, progress)
+            if probabilities:
+                from tilesegment.storage.exporting.geotiff import write_probabilities
+
+                count = None
+                write_probabilities(labelled, plane, path, _Counter(labelled, 1, progress))
+            else:
+                count = _write(labelled, plane, path, ending, largest, polygons, progress)
         except ImportError as error:
             raise _missing(error, ending) from error
     return ExportSummary(

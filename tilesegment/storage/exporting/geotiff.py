@@ -1,14 +1,18 @@
 """Labels as a cloud-optimised GeoTIFF: tiles, overviews by mode, colours, class names, CRS.
 
+Probabilities too: a band for each class, overviews by the mean.
+
 Any TIFF reader opens it, also where the image has no place on the Earth.
 """
 
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError  # what GDAL raises on writing; rasterio has no other name
@@ -17,6 +21,12 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from tilesegment.errors import OutputError
 from tilesegment.storage.exporting.coordinates import read_crs
 from tilesegment.storage.exporting.labelled import BLOCK, Labelled
+from tilesegment.storage.probabilities import (
+    LARGEST_VALUE,
+    ClassChannel,
+    class_channels,
+    open_probabilities,
+)
 from tilesegment.tiling import Window
 
 _TILE = 512
@@ -24,6 +34,20 @@ _COLOUR_TYPES = ("uint8", "uint16")
 """Types for which TIFF has colour tables."""
 _CENTIMETRE = "3"
 _ENVIRONMENT = {"GDAL_CACHEMAX": 256, "GDAL_NUM_THREADS": "ALL_CPUS"}
+
+
+@dataclass(frozen=True)
+class _Raster:
+    """What one file holds."""
+
+    bands: int
+    dtype: str
+    read: Callable[[Window], npt.NDArray[Any]]
+    """(bands, y, x) of a window."""
+    describe: Callable[[Any], None]
+    """Names and colours, given the open file."""
+    overviews: str
+    """How they are made of pixels, as GDAL calls it."""
 
 
 def write_geotiff(
@@ -35,17 +59,57 @@ def write_geotiff(
         InputError: if a chunk of the labels is damaged.
         OutputError: if GDAL cannot write.
     """
+    raster = _Raster(
+        bands=1,
+        dtype=labelled.dtype.name,
+        read=lambda window: labelled.read(plane, window)[None],
+        describe=lambda dataset: _describe_labels(dataset, labelled),
+        overviews="MODE",
+    )
+    _write(labelled, raster, path, progress)
+
+
+def write_probabilities(
+    labelled: Labelled, plane: int, path: Path, progress: Callable[[int], None]
+) -> None:
+    """Write the probabilities of one plane: a band for each class, 255 times the probability.
+
+    Raises:
+        InputError: if there are none, or a chunk of them is damaged.
+        OutputError: if GDAL cannot write.
+    """
+    probabilities = open_probabilities(labelled.labels)
+    pixels, classes = probabilities.pixels(0), class_channels(probabilities)
+
+    def read(window: Window) -> npt.NDArray[Any]:
+        bottom, right = window.y + window.height, window.x + window.width
+        return pixels.stored(plane, window.y, bottom, window.x, right)
+
+    raster = _Raster(
+        bands=len(classes),
+        dtype="uint8",
+        read=read,
+        describe=lambda dataset: _describe_probabilities(dataset, classes),
+        overviews="AVERAGE",
+    )
+    _write(labelled, raster, path, progress)
+
+
+def _write(
+    labelled: Labelled, raster: _Raster, path: Path, progress: Callable[[int], None]
+) -> None:
     plain = path.with_name("plain.tif")
     checksums = []
     try:
         with warnings.catch_warnings(), rasterio.Env(**_ENVIRONMENT):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(plain, "w", **_profile(labelled)) as dataset:
-                _describe(dataset, labelled)
+            with rasterio.open(plain, "w", **_profile(labelled, raster)) as dataset:
+                raster.describe(dataset)
+                _describe_size(dataset, labelled)
                 for window in labelled.blocks(block=BLOCK):
-                    labels = labelled.read(plane, window)
-                    checksums.append(zlib.crc32(labels.tobytes()))
-                    dataset.write(labels, 1, window=_placed(window))
+                    values = raster.read(window)
+                    checksums.append(zlib.crc32(values.tobytes()))
+                    dataset.write(values, window=_placed(window))
                     progress(window.height * window.width)
             rasterio.shutil.copy(
                 plain,
@@ -54,7 +118,7 @@ def write_geotiff(
                 compress="DEFLATE",
                 blocksize=_TILE,
                 bigtiff="IF_SAFER",
-                overview_resampling="MODE",
+                overview_resampling=raster.overviews,
             )
             _check_written(path, labelled.blocks(block=BLOCK), checksums)
     except (RasterioError, CPLE_BaseError) as error:
@@ -69,13 +133,13 @@ def _check_written(path: Path, blocks: list[Window], checksums: list[int]) -> No
     """
     with rasterio.open(path) as dataset:
         for window, checksum in zip(blocks, checksums, strict=True):
-            if zlib.crc32(dataset.read(1, window=_placed(window)).tobytes()) != checksum:
+            if zlib.crc32(dataset.read(window=_placed(window)).tobytes()) != checksum:
                 raise OutputError(
                     f"{path.name}: GDAL could not write all of it; see whether the disk is full"
                 )
 
 
-def _profile(labelled: Labelled) -> dict[str, Any]:
+def _profile(labelled: Labelled, raster: _Raster) -> dict[str, Any]:
     place = labelled.place
     located: dict[str, Any] = {}
     if place is not None:
@@ -86,8 +150,10 @@ def _profile(labelled: Labelled) -> dict[str, Any]:
         "driver": "GTiff",
         "height": labelled.size.y,
         "width": labelled.size.x,
-        "count": 1,
-        "dtype": labelled.dtype.name,
+        "count": raster.bands,
+        "dtype": raster.dtype,
+        # Three bands are no red, green and blue.
+        **({"photometric": "minisblack"} if raster.bands > 1 else {}),
         "tiled": True,
         "blockxsize": _TILE,
         "blockysize": _TILE,
@@ -98,8 +164,8 @@ def _profile(labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def _describe(dataset: Any, labelled: Labelled) -> None:
-    """Colours and names of the classes; the pixel size where there is no affine.
+def _describe_labels(dataset: Any, labelled: Labelled) -> None:
+    """Colours and names of the classes.
 
     No label is nodata: 0 is the background, a class like the others.
     """
@@ -111,6 +177,17 @@ def _describe(dataset: Any, labelled: Labelled) -> None:
     dataset.update_tags(
         1, **{f"CLASS_{value}": item.name for value, item in labelled.classes.items()}
     )
+
+
+def _describe_probabilities(dataset: Any, classes: Sequence[ClassChannel]) -> None:
+    """Names of the classes, and what the values mean."""
+    for band, item in enumerate(classes, start=1):
+        dataset.set_band_description(band, item.name)
+    dataset.scales = [1 / LARGEST_VALUE] * dataset.count
+
+
+def _describe_size(dataset: Any, labelled: Labelled) -> None:
+    """The pixel size, where there is no affine."""
     size = labelled.pixel_size_um
     if labelled.place is None and size is not None:
         dataset.update_tags(

@@ -79,6 +79,11 @@ export class LabelPanel extends EventTarget {
     return this.#left.labels?.grid ?? null;
   }
 
+  /** Those of the classes of the shown label image; null if they are not stored. */
+  get probabilities() {
+    return this.#left.labels?.probabilities ?? null;
+  }
+
   /** Takes the label images of description.json, at first and whenever they have changed. */
   offer(images) {
     const before = this.#offered;

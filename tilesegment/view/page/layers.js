@@ -11,6 +11,15 @@ const LARGEST_TILE = 512;
 const KEPT_TEXTURES = 160;
 const UNLISTED_COLOURS = 24;
 
+/** From 0 to 1 in equal steps: "inferno" (matplotlib), which everybody sees get brighter. */
+export const HEAT = [
+  [0, 0, 4],
+  [87, 16, 110],
+  [188, 55, 84],
+  [249, 142, 9],
+  [252, 255, 164],
+];
+
 /** [left, bottom, right, top] of an image. */
 export function extentOf(pyramid) {
   const [height, width] = pyramid.levels[0].shape.slice(-2);
@@ -208,6 +217,35 @@ export class LabelLayer {
     );
     return { color: ['palette', ['*', ['band', 1], 255], [transparent, ...listed, ...unlisted]] };
   }
+}
+
+/**
+ * The layer of the probability of one class; `image`: "probabilities" of a label image in
+ * description.json.
+ */
+export class HeatLayer {
+  #pyramid;
+  #projection;
+
+  constructor(pyramid, projection) {
+    this.#pyramid = pyramid;
+    this.#projection = projection;
+    const style = { color: ['interpolate', ['linear'], ['band', 1], ...HEAT.flatMap(heatStop)] };
+    this.layer = new WebGLTileLayer({ extent: extentOf(pyramid), cacheSize: KEPT_TEXTURES, style });
+  }
+
+  /** `c`: number of the class. */
+  show(position, c) {
+    const read = (level, window) => this.#pyramid.read(level, { ...position, c }, window);
+    const options = { bandCount: 1, interpolate: false };
+    this.layer.setSource(tileSource(this.#pyramid, this.#projection, read, options));
+  }
+}
+
+/** Where nothing is likely the image stays as it is. */
+function heatStop(colour, index) {
+  const opacity = index === 0 ? 0 : 1;
+  return [index / (HEAT.length - 1), `rgba(${colour.join(', ')}, ${opacity})`];
 }
 
 /** A light colour of one hue (degrees), as "rgb(...)". */

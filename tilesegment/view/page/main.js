@@ -2,6 +2,7 @@
 
 import { addChannels } from './channels.js';
 import { byId, notice } from './dom.js';
+import { HeatPanel } from './heat.js';
 import { inspectOnClick, showPosition } from './inspect.js';
 import { addShortcuts } from './keyboard.js';
 import { LabelPanel } from './labels.js';
@@ -37,6 +38,7 @@ async function start() {
   const runs = new Runs();
   const map = makeMap(image, projection, extent, imageLayer.main);
   const panel = new LabelPanel(map, projection, new Swipe(map));
+  const heat = new HeatPanel(map, projection, panel);
   let position = {};
   const tileLayer = makeTileLayer(() => {
     if (!byId('tiles').checked) return null;
@@ -54,6 +56,7 @@ async function start() {
     position = chosen;
     imageLayer.showPlane(chosen);
     panel.showPlane(chosen);
+    heat.showPlane(chosen);
   });
   addChannels(image.channels, (visible) => imageLayer.showChannels(visible));
   panel.offer(labels);
@@ -61,10 +64,11 @@ async function start() {
   inspectOnClick(map, image, image.pixelSizeUm, [
     (pixel) => channelValues(pyramid, image, position, pixel),
     (pixel) => panel.valuesAt(pixel),
+    (pixel) => heat.valuesAt(pixel),
   ]);
   linkToAddress(map, panel);
   followRuns(runs, panel, tileLayer);
-  addShortcuts(shortcuts(map, extent, panel));
+  addShortcuts(shortcuts(map, extent, panel, heat));
   map.once('rendercomplete', () => (document.body.dataset.drawn = 'yes'));
 }
 
@@ -102,7 +106,7 @@ function followRuns(runs, panel, tileLayer) {
   runs.follow();
 }
 
-function shortcuts(map, extent, panel) {
+function shortcuts(map, extent, panel, heat) {
   return [
     ['0', 'whole image', () => fit(map, extent)],
     ['1', 'one pixel of the image to one of the screen', () => map.getView().setResolution(1)],
@@ -110,6 +114,7 @@ function shortcuts(map, extent, panel) {
     ['o', 'areas or outlines', () => panel.toggleDrawing()],
     ['[', 'labels fainter', () => panel.changeOpacity(-OPACITY_STEP)],
     [']', 'labels stronger', () => panel.changeOpacity(OPACITY_STEP)],
+    ['p', 'probability of the next class', () => heat.next()],
     ['t', 'tiles of the run', () => byId('tiles').click()],
   ];
 }

@@ -1,0 +1,124 @@
+"""What smoothing and the CRF gain and cost, with the bundled model `nuclei`, per kind of picture.
+
+    python benchmarks/refinement.py DATA [--pictures 8]
+
+DATA holds `nuclei/index.csv` with `nuclei/devtest/{images,instances}`: pictures that the model was
+not trained on. Scores are those of `tilesegment evaluate`: Dice of the foreground, and the panoptic
+quality of its connected parts. Cost: time of a picture, as a ratio to that without refinement.
+"""
+
+import argparse
+import csv
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import save_results
+from PIL import Image
+
+import tilesegment as ts
+from tilesegment.config import RunOptions
+from tilesegment.execution.memory import keep_freed_memory
+from tilesegment.model import zoo
+from tilesegment.model.file import read_description
+from tilesegment.model.predictor import Predictor
+from tilesegment.model.tiles import segment_picture
+from tilesegment.refinement import choose_refinement
+
+WAYS = {
+    "none": RunOptions(),
+    "--smooth 1": RunOptions(smooth=1.0),
+    "--smooth 2": RunOptions(smooth=2.0),
+    "--refine crf": RunOptions(refine="crf"),
+    "--refine crf --crf-contrast 0.15": RunOptions(refine="crf", crf_contrast=0.15),
+    "--smooth 1 --refine crf": RunOptions(smooth=1.0, refine="crf"),
+    "--class-threshold nucleus=0.4": RunOptions(class_thresholds=(("nucleus", 0.4),)),
+    "--class-threshold nucleus=0.6": RunOptions(class_thresholds=(("nucleus", 0.6),)),
+}
+
+
+def chosen_pictures(data: Path, most: int) -> list[str]:
+    """File names: the first of each kind."""
+    with (data / "nuclei" / "index.csv").open() as index:
+        rows = [row for row in csv.DictReader(index) if row["split"] == "devtest"]
+    seen: Counter[str] = Counter()
+    chosen = []
+    for row in rows:
+        seen[row["group"]] += 1
+        if seen[row["group"]] <= most:
+            chosen.append(row["file"])
+    return chosen
+
+
+def predictor_for(options: RunOptions) -> Predictor:
+    path = zoo.find("nuclei")
+    description = read_description(path)
+    refinement = choose_refinement(options, [item.name for item in description.classes])
+    return Predictor(
+        path.read_bytes(),
+        description,
+        np.dtype(np.uint8),
+        "float32",
+        "cpu",
+        refinement=refinement,
+    )
+
+
+def measure(images: dict[str, Any], truth: Path, folder: Path, options: RunOptions) -> Any:
+    """Scores of one way by kind, and its seconds."""
+    predictor = predictor_for(options)
+    folder.mkdir()
+    seconds = 0.0
+    for file, pixels in images.items():
+        started = time.perf_counter()
+        labels = segment_picture(predictor, pixels)
+        seconds += time.perf_counter() - started
+        Image.fromarray(labels).save(folder / file)
+    found = ts.evaluate(
+        folder, truth, options=ts.EvaluateOptions(kind="instances", by_group=True)
+    ).as_json()
+    scores = {}
+    for kind, group in {**found["by_group"], "all": found}.items():
+        foreground = list(group["classes"].values())[1]
+        scores[kind] = {
+            "dice": round(foreground["dice"], 4),
+            "panoptic_quality": round(group["instances"]["panoptic_quality"], 4),
+        }
+    return scores, seconds
+
+
+def main() -> None:
+    """Measure, print, and write benchmarks/results/refinement.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--pictures", type=int, default=8, help="of each kind")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    devtest = arguments.data / "nuclei" / "devtest"
+    files = chosen_pictures(arguments.data, arguments.pictures)
+    images = {
+        file: np.moveaxis(
+            np.asarray(Image.open(devtest / "images" / file).convert("RGB")), -1, 0
+        ).copy()
+        for file in files
+    }
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        truth = Path(temporary) / "instances"
+        truth.mkdir()
+        for file in files:
+            (truth / file).write_bytes((devtest / "instances" / file).read_bytes())
+        plain = 0.0
+        for number, (name, options) in enumerate(WAYS.items()):
+            scores, seconds = measure(images, truth, Path(temporary) / str(number), options)
+            plain = plain or seconds
+            results[name] = {"scores": scores, "time_ratio": round(seconds / plain, 2)}
+            print(name, results[name], flush=True)
+    save_results("refinement", {"pictures": len(files), "ways": results})
+
+
+if __name__ == "__main__":
+    main()
