@@ -14,6 +14,7 @@ from distributed import Client
 
 from tilesegment.config import ClusterOptions, KubernetesOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
+from tilesegment.execution.environment import dask_variables
 from tilesegment.execution.memory import ENVIRONMENT
 
 _IDLE_SECONDS = 1800
@@ -52,7 +53,7 @@ def cluster_spec(
         raise OptionError(
             f"a pod is one worker, with one GPU or none; kubernetes.gpus is {pods.gpus}"
         )
-    variables = _dask_variables(settings)
+    variables = dask_variables(settings)
     spec: dict[str, Any] = make_cluster_spec(
         name=name,
         image=pods.image,
@@ -125,18 +126,6 @@ def _pair(text: str, separator: str, key: str, form: str) -> tuple[str, str]:
     if not (first and found and second):
         raise OptionError(f"kubernetes.{key} has {text!r}; write it as {form}")
     return first, second
-
-
-def _dask_variables(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Dask's settings as variables of a process that is yet to start.
-
-    >>> _dask_variables({"distributed.scheduler.work-stealing": False})
-    {'DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING': 'False'}
-    """
-    return {
-        "DASK_" + key.upper().replace(".", "__").replace("-", "_"): str(value)
-        for key, value in settings.items()
-    }
 
 
 def _as_list(variables: Mapping[str, str]) -> list[dict[str, str]]:
