@@ -96,6 +96,14 @@ class Image:
         return isinstance(self.group.store, OriginalStore)
 
     @property
+    def format(self) -> str:
+        """What it is, for people."""
+        store = self.group.store
+        if isinstance(store, OriginalStore):
+            return f"{store.info.format}, not imported"
+        return f"OME-Zarr {self.version}"
+
+    @property
     def decodes_whole_rows(self) -> bool:
         """Whether a narrow window of it costs as much as one over the full width."""
         store = self.group.store

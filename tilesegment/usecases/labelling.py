@@ -28,7 +28,7 @@ from tilesegment.storage.media import medium_of
 from tilesegment.storage.remote import Location, RemotePath
 from tilesegment.storage.replacing import remove_unpublished_levels
 from tilesegment.usecases.job import Job, RunSummary, blend_facts
-from tilesegment.usecases.workers import Run, report_progress
+from tilesegment.usecases.workers import Run, report_progress, while_waiting
 
 if TYPE_CHECKING:
     from tilesegment.execution.worker import WorkerKind
@@ -143,10 +143,10 @@ def _segment_tiles(
     pixels = job.image.pixels(level, absent)
     wanted = set(tiles).difference(ledger.finished(level))
     finished, computed = len(tiles) - len(wanted), 0
-    trouble = Trouble(resumed=bool(finished))
+    trouble, idle = Trouble(resumed=bool(finished)), while_waiting(run, ledger)
     report_progress(run, "tiles", finished, len(tiles), 0)
     for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, run.plugin, wanted, trouble, ledger.rest,
+        run.client, plan, pixels, writer, run.name, run.plugin, wanted, trouble, idle,
         job.mask,
     ):  # fmt: skip
         ledger.add(record)
@@ -225,7 +225,8 @@ def derive_all_levels(
         done, trouble = set(ledger.finished(level)), Trouble()
         finished += len(done)
         for record in derive_levels(
-            run.client, volume, level, neighbour, tile, run.name, done, trouble, ledger.rest,
+            run.client, volume, level, neighbour, tile, run.name, done, trouble,
+            while_waiting(run, ledger),
         ):  # fmt: skip
             ledger.add(record)
             finished += 1

@@ -215,6 +215,7 @@ def segment_prepared(
         report: called after each tile.
     """
     from tilesegment.execution.cluster import inference_threads
+    from tilesegment.execution.watch import WorkerWatch
 
     job, kept = prepared.job, prepared.kept
     workers = agree_on_workers(client, cluster, job)
@@ -227,6 +228,7 @@ def segment_prepared(
         if not wishes.verify:
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
+    run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds))
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
     elif wishes.partition != WHOLE:
