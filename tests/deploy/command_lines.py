@@ -23,7 +23,7 @@ DASK = click.Group(
     },
 )
 PROGRAMS = {"tilesegment": tilesegment, "dask": DASK}
-_COMMAND = re.compile(r"(?:^|[\s;|&(=\"'/])(tilesegment|dask)(?=\s)\s+(?=[a-z-])(?P<rest>.*)$")
+_COMMAND = re.compile(r"(?:^|[\s;|&(\"'/])(tilesegment|dask)(?=\s)\s+(?=[a-z-])(?P<rest>.*)$")
 _FENCE = re.compile(r"^```(?:console|bash|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
