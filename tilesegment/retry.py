@@ -11,7 +11,7 @@ Three kinds of fault:
 
 import errno
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -79,6 +79,26 @@ def retried(
             if pause is None:
                 raise
         sleep(pause)
+
+
+async def retried_async(
+    action: Callable[[], Awaitable[Result]],
+    backoff: Backoff,
+    sleep: Callable[[float], Awaitable[None]],
+    random: Callable[[], float],
+    worth: Callable[[BaseException], bool] = is_transient,
+) -> Result:
+    """As `retried`, for an action that is awaited."""
+    failures = 0
+    while True:
+        try:
+            return await action()
+        except Exception as error:
+            failures += 1
+            pause = backoff.pause(failures, random()) if worth(error) else None
+            if pause is None:
+                raise
+        await sleep(pause)
 
 
 @dataclass(frozen=True)
@@ -174,3 +194,28 @@ class Trouble:
     def last(self, tile: int) -> Failure:
         """The last failure of a tile that has failed."""
         return self._failures[tile][-1]
+
+
+@dataclass
+class Patience:
+    """How long a run goes on without a worker."""
+
+    limit_seconds: float
+    _alone_since: float | None = None
+
+    def alone(self, workers: int, now: float) -> float | None:
+        """Seconds without a worker so far; None while there are some.
+
+        >>> patience = Patience(60)
+        >>> [patience.alone(workers, now) for workers, now in ((1, 0), (0, 5), (0, 9), (2, 12))]
+        [None, 0, 4, None]
+        """
+        if workers:
+            self._alone_since = None
+            return None
+        if self._alone_since is None:
+            self._alone_since = now
+        return now - self._alone_since
+
+    def is_over(self, alone_seconds: float) -> bool:
+        return alone_seconds > self.limit_seconds

@@ -1,16 +1,29 @@
 """Options that several commands share, and how sizes are written."""
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import wraps
 from typing import Any, TypeVar, cast, get_args
 
 import click
 
-from tilesegment.config import MOST_VIEWS, ClusterOptions, ForeignOptions, Normalise, RunOptions
+from tilesegment.config import (
+    MOST_VIEWS,
+    ClusterOptions,
+    ForeignOptions,
+    Normalise,
+    RunOptions,
+    WorkerRange,
+    parse_workers,
+)
+from tilesegment.errors import OptionError
 from tilesegment.partition import Partition, parse_partition
 from tilesegment_cli.settings import with_profile
 
+_METRES_FROM_UM = 1e4
+_TIME = re.compile(r"(\d+(?:\.\d+)?) *(s|min|h)?")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -253,14 +266,35 @@ def cluster_options(command: Command) -> Command:
                 "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|kubernetes|tls://HOST:PORT|tcp://HOST:PORT|NAME",
-                help="This machine's cores, its GPUs (one worker each), pods, a running scheduler, "
-                "or a cluster that the settings name.",
+                metavar="cpu|gpu|auto|slurm|kubernetes|tls://HOST:PORT|tcp://HOST:PORT|NAME",
+                help="This machine's cores, its GPUs (one worker each), jobs of Slurm, pods, a "
+                "running scheduler, or a cluster that the settings name.",
             ),
             click.option(
                 "--workers",
-                type=click.IntRange(min=1),
-                help="Worker processes; default: one per GPU, or one per four CPU cores.",
+                metavar="N|LEAST:MOST",
+                callback=_workers,
+                help="Worker processes, or a range in which they come and go with the work; "
+                "default: one per GPU, one per four CPU cores, or one job of Slurm.",
+            ),
+            click.option(
+                "--wait",
+                "wait_seconds",
+                default="1h",
+                show_default=True,
+                metavar="TIME",
+                callback=_seconds,
+                help="How long to wait while there is no worker (90s, 30min, 2h); the run stops "
+                "then, and can be resumed.",
+            ),
+            click.option(
+                "--slurm",
+                "slurm_words",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Ask this of Slurm for each job, as queue=gpu, account=me, walltime=4:00:00, "
+                "cores=8, memory=32GB, gpus=4, interface=ib0, folder=PATH; and, as often as "
+                "needed, prologue='module load cuda', directives=--constraint=a100.",
             ),
             click.option(
                 "--memory-limit",
@@ -288,12 +322,50 @@ def _gathered(
     def gathered(**values: Any) -> Any:
         chosen = kind(**{key: values.pop(key) for key in gathers if key in values})
         if isinstance(chosen, ClusterOptions):
-            chosen = with_profile(chosen)
+            chosen = with_slurm_words(with_profile(chosen), values.pop("slurm_words"))
         return command(**values, **{name: chosen})
 
     for option in reversed(options):
         gathered = option(gathered)
     return cast("Command", gathered)
+
+
+def with_slurm_words(options: ClusterOptions, words: Sequence[str]) -> ClusterOptions:
+    """The options with what `--slurm` says of a job.
+
+    Raises:
+        OptionError: if Slurm is not used, or cannot be asked that.
+    """
+    if words and options.kind != "slurm":
+        raise OptionError("--slurm is for --cluster slurm")
+    slurm = options.slurm
+    names = [field.name for field in fields(slurm)]
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in names or not value:
+            raise OptionError(f"--slurm {word} is not known; write KEY=VALUE: {', '.join(names)}")
+        present = getattr(slurm, key)
+        try:
+            new = int(value) if isinstance(present, int) else value
+        except ValueError as error:
+            raise OptionError(f"--slurm {word} needs a whole number") from error
+        changed: dict[str, Any] = {key: (*present, value) if isinstance(present, tuple) else new}
+        slurm = replace(slurm, **changed)
+    return replace(options, slurm=slurm)
+
+
+def _workers(
+    context: click.Context, parameter: click.Parameter, value: object
+) -> int | WorkerRange | None:
+    return None if value is None else parse_workers(str(value))
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: object) -> float:
+    """Seconds of a time with a unit, or of a number of seconds."""
+    found = _TIME.fullmatch(str(value))
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no time; write 90s, 30min or 2h")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
 def _tile(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -335,6 +407,25 @@ def label_value(
         return int(value[1:], 16) if value.startswith("#") else int(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither a number nor #rrggbb") from error
+
+
+def pixel_size_text(y_um: float, x_um: float) -> str:
+    """Micrometres for what is seen through a microscope, metres for what is seen from above.
+
+    >>> pixel_size_text(0.25, 0.25), pixel_size_text(5e5, 5e5)
+    ('0.25 x 0.25 um', '0.5 x 0.5 m')
+    """
+    unit, size = ("m", 1e6) if x_um >= _METRES_FROM_UM else ("um", 1)
+    return f"{y_um / size:g} x {x_um / size:g} {unit}"
+
+
+def crs_name(crs: str) -> str:
+    """The code, or the name that stands first in quotes in WKT.
+
+    >>> crs_name('PROJCRS["ETRS89 / LAEA Europe",BASEGEOGCRS["ETRS89"]]')
+    'ETRS89 / LAEA Europe'
+    """
+    return crs.split('"')[1] if '"' in crs else crs
 
 
 def human_bytes(count: float) -> str:

@@ -105,6 +105,10 @@ def _unit(run: "RunProgress") -> str:
     return "windows" if run.phase == "windows" else "tiles"
 
 
+def _workers(run: "RunProgress") -> str:
+    return f", {run.workers} worker{'s' if run.workers > 1 else ''}" if run.workers else ""
+
+
 class _Rate:
     """Megapixels per second of one phase, from its first report on."""
 
@@ -133,7 +137,13 @@ class _Bars:
             self._progress.update(task, completed=run.done)
             self._tasks[run.phase] = task, _Rate()
         task, rate = self._tasks[run.phase]
-        self._progress.update(task, completed=run.done, total=run.total, rate=rate(run.pixels))
+        self._progress.update(
+            task,
+            completed=run.done,
+            total=run.total,
+            rate=rate(run.pixels),
+            unit=_unit(run) + _workers(run),
+        )
 
 
 class _Lines:
@@ -154,7 +164,7 @@ class _Lines:
             self._spoken = now
             click.echo(
                 f"{_PHASES[run.phase]}: {run.done} of {run.total} {_unit(run)}, "
-                f"{self._rate(run.pixels)} Mpx/s",
+                f"{self._rate(run.pixels)} Mpx/s{_workers(run)}",
                 err=True,
             )
 

@@ -28,6 +28,8 @@ from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.kubernetes import open_kubernetes
 from tilesegment.execution.memory import ENVIRONMENT
+from tilesegment.execution.slurm import open_slurm
+from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
 
 _CORES_PER_WORKER = 4
 _TASK_THREADS = 4
@@ -65,6 +67,12 @@ def most_workers(options: ClusterOptions) -> int | None:
     return workers.most if isinstance(workers, WorkerRange) else workers
 
 
+def fewest_workers(options: ClusterOptions) -> int:
+    """Worker processes that the embedded cluster begins with."""
+    workers = options.workers
+    return workers.least if isinstance(workers, WorkerRange) else local_workers(options)
+
+
 def local_workers(options: ClusterOptions) -> int:
     """Worker processes of the embedded cluster, at most."""
     return most_workers(options) or max(1, usable_cores() // _CORES_PER_WORKER)
@@ -72,6 +80,8 @@ def local_workers(options: ClusterOptions) -> int:
 
 def inference_threads(options: ClusterOptions) -> int | None:
     """CPU threads of the network on each worker; None where the workers are not ours."""
+    if options.kind == "slurm":
+        return None if options.slurm.gpus else options.slurm.cores
     if options.kind != "cpu":
         return None
     return max(1, usable_cores() // local_workers(options))
@@ -86,15 +96,23 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
     kind = options.kind
     if kind == "auto":
         kind = "gpu" if count_gpus() else "cpu"
-    if kind not in ("cpu", "gpu", "kubernetes") and not is_address(kind):
+    if kind not in ("cpu", "gpu", "slurm", "kubernetes") and not is_address(kind):
         raise OptionError(
-            f"--cluster {kind} is not known; use cpu, gpu, auto, kubernetes, or tls://host:port "
-            "(on this machine also tcp://host:port) of a running dask scheduler"
+            f"--cluster {kind} is not known; use cpu, gpu, auto, slurm, kubernetes, or "
+            "tls://host:port (on this machine also tcp://host:port) of a running dask scheduler"
         )
     if is_address(kind) and (options.workers or options.memory_limit):
         raise OptionError(
             f"--workers and --memory-limit are for workers that this command starts; those of "
             f"{kind} are as they were started"
+        )
+    if kind == "gpu" and isinstance(options.workers, WorkerRange):
+        raise OptionError(
+            "GPUs of this machine do not come and go: give --workers one number, or leave it out"
+        )
+    if kind == "slurm" and options.memory_limit:
+        raise OptionError(
+            "--memory-limit is for workers on this machine; use --slurm memory=16GB for a job"
         )
     if kind == "kubernetes" and options.memory_limit:
         raise OptionError(
@@ -140,6 +158,8 @@ def memory_limit(options: ClusterOptions) -> int | None:
         return None
     if options.kind == "kubernetes":
         return _parse_limit(options.kubernetes.memory)
+    if options.kind == "slurm":
+        return _parse_limit(options.slurm.memory) // max(options.slurm.gpus, 1)
     if options.memory_limit is not None:
         return _parse_limit(options.memory_limit)
     return int(MEMORY_LIMIT) // local_workers(options)
@@ -177,6 +197,9 @@ def open_cluster(options: ClusterOptions) -> Iterator[Client]:
         elif options.kind == "gpu":
             with _gpus(options) as client:
                 yield client
+        elif options.kind == "slurm":
+            with open_slurm(options, _TASK_THREADS, SETTINGS) as client:
+                yield client
         elif options.kind == "kubernetes":
             with open_kubernetes(options, _TASK_THREADS, SETTINGS) as client:
                 yield client
@@ -210,12 +233,14 @@ def _embedded(options: ClusterOptions) -> Iterator[Client]:
     with (
         dask.config.set(before_start),
         LocalCluster(
-            n_workers=local_workers(options),
+            n_workers=fewest_workers(options),
             threads_per_worker=1 + _TASK_THREADS,
             **_local_arguments(options),
         ) as cluster,
         Client(cluster) as client,
     ):
+        if isinstance(options.workers, WorkerRange):
+            cluster.adapt(minimum=options.workers.least, maximum=options.workers.most)
         yield client
 
 
@@ -255,11 +280,15 @@ def _running(address: str) -> Iterator[Client]:
             f"no dask scheduler answers at {address} within {_CONNECT_SECONDS} s; start one with "
             "`dask scheduler` and workers with `dask worker`"
         ) from error
-    with Client(address, security=security, set_as_default=False) as client:
+    with (
+        without_dasks_warning(),
+        Client(address, security=security, set_as_default=False) as client,
+    ):
         if not client.scheduler_info()["workers"]:
             raise ClusterError(
                 f"the scheduler at {address} has no workers; start some: dask worker {address}"
             )
+        refuse_other_versions(client)
         yield client
 
 

@@ -48,6 +48,8 @@ from tilesegment.tiling import Region, Tile, TileGrid, Window, region_cuts
 _DRAIN_SECONDS = 20
 _SUMMARISED_BLOCK = 1024
 """Pixels per side that are read at once for statistics of the image."""
+_IDLE_SECONDS = 0.5
+"""After which `idle` is called again while no record comes."""
 _TILES_AHEAD = 64
 """Tiles that the scheduler has at least: the next region is there before the last runs dry."""
 
@@ -119,7 +121,7 @@ def segment_tiles(
         plugin: name of the model's plugin.
         wanted: numbers of the tiles that are to be done.
         trouble: takes note of what fails; tells afterwards which tiles are quarantined.
-        idle: called when no more records are ready for now.
+        idle: called when no more records are ready for now, and again while none comes.
         mask: which pixels are wanted; None for all.
 
     Raises:
@@ -203,7 +205,7 @@ def _settle(
         batches: of tiles, in the order of computing.
         alone: a batch of one tile, by its number and the number of the attempt.
         trouble: decides what is tried again.
-        idle: called when no more records are ready for now.
+        idle: called when no more records are ready for now, and again while none comes.
     """
     yield from _round(client, batches, _TILES_AHEAD, trouble, idle)
     attempt = 0
@@ -439,10 +441,12 @@ def _compute(
             while completed.count() < ahead and (batch := next(waiting, None)):
                 numbers.update(batch.tiles)
                 completed.update(_send(client, batch))
-            if not completed.has_ready():
+            while not completed.has_ready():
                 idle()
-            if completed.is_empty():
-                return
+                if completed.is_empty():
+                    return
+                with completed.thread_condition:
+                    completed.thread_condition.wait(_IDLE_SECONDS)
             future = next(completed)
             yield numbers.pop(future.key), _outcome(future)
     except BaseException:

@@ -14,7 +14,9 @@ from distributed import Client
 
 from tilesegment.config import ClusterOptions, KubernetesOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
+from tilesegment.execution.environment import dask_variables
 from tilesegment.execution.memory import ENVIRONMENT
+from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
 
 _IDLE_SECONDS = 1800
 """After which the operator removes a cluster whose driver was killed."""
@@ -52,7 +54,7 @@ def cluster_spec(
         raise OptionError(
             f"a pod is one worker, with one GPU or none; kubernetes.gpus is {pods.gpus}"
         )
-    variables = _dask_variables(settings)
+    variables = dask_variables(settings)
     spec: dict[str, Any] = make_cluster_spec(
         name=name,
         image=pods.image,
@@ -127,18 +129,6 @@ def _pair(text: str, separator: str, key: str, form: str) -> tuple[str, str]:
     return first, second
 
 
-def _dask_variables(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Dask's settings as variables of a process that is yet to start.
-
-    >>> _dask_variables({"distributed.scheduler.work-stealing": False})
-    {'DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING': 'False'}
-    """
-    return {
-        "DASK_" + key.upper().replace(".", "__").replace("-", "_"): str(value)
-        for key, value in settings.items()
-    }
-
-
 def _as_list(variables: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
@@ -177,7 +167,7 @@ def open_kubernetes(
         httpx.HTTPError, kr8s.ServerError, OSError, RuntimeError, SchedulerStartupError,
     ) as error:  # fmt: skip
         raise ClusterError(f"the pods of {name} do not start: {_first_line(error)}") from error
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with cluster, without_dasks_warning(), Client(cluster, set_as_default=False) as client:
         if isinstance(options.workers, WorkerRange):
             cluster.adapt(options.workers.least, options.workers.most)
         try:
@@ -187,6 +177,7 @@ def open_kubernetes(
                 f"no worker came within {options.wait_seconds:.0f} s; look at "
                 f"`kubectl get pods -l dask.org/cluster-name={name}`"
             ) from error
+        refuse_other_versions(client)
         yield client
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import ClusterError
 from tilesegment.storage.labels import beside_labels
-from tilesegment.storage.ledger import unfinished_fingerprint
+from tilesegment.storage.ledger import Ledger, unfinished_fingerprint
 from tilesegment.usecases.job import Job
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 from tilesegment.usecases.statistics import measure_statistics, stored_statistics, with_statistics
@@ -19,6 +20,7 @@ from tilesegment.usecases.statistics import measure_statistics, stored_statistic
 if TYPE_CHECKING:
     from distributed import Client
 
+    from tilesegment.execution.watch import WorkerWatch
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
 
@@ -40,6 +42,8 @@ class Progress:
     """Pixels of the tiles that this run has computed in this phase."""
     dashboard: str | None
     """Address of dask's dashboard."""
+    workers: int = 0
+    """That work now; 0 where nobody counts them, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,19 @@ class Run:
     plugin: str
     """Name of the plugin that holds the model on each worker; empty if none does."""
     report: Callable[[Progress], None] | None
+    watch: "WorkerWatch | None" = None
+    """Of the workers, where they may come and go."""
+
+
+def while_waiting(run: Run, ledger: Ledger) -> Callable[[], None]:
+    """What a driver does while no record comes: write down what came, and look after workers."""
+
+    def idle() -> None:
+        ledger.rest()
+        if run.watch is not None:
+            run.watch.look()
+
+    return idle
 
 
 def report_progress(
@@ -62,7 +79,8 @@ def report_progress(
     pixels: int,
 ) -> None:
     if run.report is not None:
-        run.report(Progress(phase, done, total, pixels, run.client.dashboard_link))
+        workers = run.watch.count if run.watch is not None else 0
+        run.report(Progress(phase, done, total, pixels, run.client.dashboard_link, workers))
 
 
 def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "WorkerKind":
@@ -167,7 +185,10 @@ def with_known_statistics(
     if not job.description.whole_image_steps:
         return job
     fingerprint = job.fingerprint(workers.precision)
-    unfinished = map(unfinished_fingerprint, (job.directory, beside_labels(job.directory)))
+    places = [job.directory]
+    if isinstance(job.directory, Path):
+        places.append(beside_labels(job.directory))
+    unfinished = map(unfinished_fingerprint, places)
     found = [
         (kept or {}).get("fingerprint", {}).get(STATISTICS),
         *(stored_statistics(earlier, fingerprint) for earlier in unfinished),

@@ -1,19 +1,28 @@
 #!/usr/bin/env bash
 # Start a Slurm of one node on this machine, for the tests: munge, slurmctld and slurmd, without
 # systemd, cgroups or a database. Needs root, and Debian's slurm-wlm and munge.
-# Everything lies in the folder that is given; tests/slurm/stop_slurm.sh FOLDER ends it.
+# Everything lies in one folder; the tests find it by SLURM_CONF, which the first form prints:
+#   tests/slurm/slurm.sh start FOLDER
+#   tests/slurm/slurm.sh stop FOLDER
 set -euo pipefail
-folder=$(realpath -m "${1:-/tmp/tilesegment-slurm}")
+action=$1
+folder=$(realpath -m "$2")
+if [ "$action" = stop ]; then
+  for file in slurmctld.pid slurmd.pid munge/munged.pid; do
+    [ ! -f "$folder/$file" ] || kill "$(cat "$folder/$file")" 2>/dev/null || true
+  done
+  exit 0
+fi
 mkdir -p "$folder"/{state,spool,munge}
 export SLURM_CONF="$folder/slurm.conf"
 
-if sinfo --version >/dev/null 2>&1 && [ -f "$SLURM_CONF" ] && timeout 5 sinfo -h >/dev/null 2>&1; then
+if [ -f "$SLURM_CONF" ] && timeout 5 sinfo -h >/dev/null 2>&1; then
   echo "$SLURM_CONF"
   exit 0
 fi
 
 host=$(hostname -s)
-# Each job may have one of these, however few the machine has.
+# Jobs of the tests may each have a core, however few the machine has.
 cores=$(nproc)
 memory=$(awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 cat >"$SLURM_CONF" <<EOF

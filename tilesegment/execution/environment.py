@@ -1,0 +1,16 @@
+"""Settings for processes that are yet to start, elsewhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def dask_variables(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Dask's settings as variables of a process.
+
+    >>> dask_variables({"distributed.scheduler.work-stealing": False})
+    {'DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING': 'False'}
+    """
+    return {
+        "DASK_" + key.upper().replace(".", "__").replace("-", "_"): str(value)
+        for key, value in settings.items()
+    }

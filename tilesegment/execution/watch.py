@@ -1,0 +1,53 @@
+"""How many workers a run has: they come and go, and without any it waits, but not for ever."""
+
+import logging
+import time
+
+from distributed import Client
+
+from tilesegment.errors import IncompleteError
+from tilesegment.retry import Patience
+
+_logger = logging.getLogger(__name__)
+_LOOK_SECONDS = 1.0
+
+
+class WorkerWatch:
+    """Counts the workers of a run, and says when there are none.
+
+    Args:
+        client: of the workers.
+        wait_seconds: how long to wait without any.
+    """
+
+    def __init__(self, client: Client, wait_seconds: float) -> None:
+        self._client = client
+        self._patience = Patience(wait_seconds)
+        self._looked = 0.0
+        self._alone = False
+        self.count = 0
+        """Workers at the last look."""
+
+    def look(self) -> None:
+        """Count the workers, at most once a second.
+
+        Raises:
+            IncompleteError: if there was none for too long.
+        """
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        self.count = len(self._client.nthreads())
+        alone = self._patience.alone(self.count, now)
+        limit = self._patience.limit_seconds
+        if alone is not None and self._patience.is_over(alone):
+            raise IncompleteError(
+                f"no worker came back within {limit:.0f} s; run the same command again to go on: "
+                "finished tiles are kept (--wait decides how long it waits)"
+            )
+        if alone is not None and not self._alone:
+            _logger.warning("all workers are gone; waiting up to %.0f s for others", limit)
+        if alone is None and self._alone:
+            _logger.warning("there are workers again: %d", self.count)
+        self._alone = alone is not None
