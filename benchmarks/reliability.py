@@ -7,9 +7,10 @@ seconds inside each step that only serves reliability are added up, on the worke
 driver, and divided by the run's: one run is its own comparison. Writing the labels' bytes is not
 counted, synchronising them is.
 
-Two shares: of computing (CPU time of the thread), which is taken from the network; and of waiting, nearly
-all for the disk. The worker waits on its ordinary threads while the network goes on on its own, and
-the driver waits while it has nothing else to do: this is an upper bound of what a run is longer for it.
+Two shares: of computing (CPU time of the thread), which is taken from the network; and of elapsed
+time, nearly all of it waiting for the disk. The worker waits on its ordinary threads while the
+network goes on, and the driver while it has nothing else to do: this is an upper bound of what a
+run is longer for it.
 """
 
 import argparse
