@@ -17,6 +17,7 @@ from tilesegment.errors import InputError
 from tilesegment.storage.image import Image, Level, open_image
 from tilesegment.storage.labels import beside_labels, published_provenance, read_classes
 from tilesegment.storage.ledger import read_unfinished
+from tilesegment.storage.measurements import has_measurements, open_measurements
 from tilesegment.storage.probabilities import (
     PROBABILITIES_NAME,
     class_channels,
@@ -123,6 +124,19 @@ def progress(scene: Scene) -> dict[str, Any]:
     }
 
 
+def measurements(scene: Scene, labels: str, identity: str) -> dict[str, Any]:
+    """What is known of one object, by column; nothing of what is no object. JSON.
+
+    Raises:
+        InputError: if the measurements are damaged.
+    """
+    for place in scene.published():
+        stored = open_measurements(place.directory) if place.name == labels else None
+        if stored is not None:
+            return stored.of(int(identity)) or {}
+    return {}
+
+
 def _picture(picture: Image, url: str, reference: Image) -> dict[str, Any]:
     """What the page needs to read an image or label image of the extent of `reference`."""
     return {
@@ -170,6 +184,7 @@ def _labels(scene: Scene) -> Iterator[dict[str, Any]]:
             "classes": classes,
             "probabilities": _probabilities(scene, labels, place),
             "grid": _finished_grid(scene.image, place.directory),
+            "measured": has_measurements(place.directory),
         }
 
 

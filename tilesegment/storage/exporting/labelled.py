@@ -20,6 +20,11 @@ from tilesegment.storage.labels import (
     is_label_image,
     read_classes,
 )
+from tilesegment.storage.measurements import (
+    MeasurementLookup,
+    StoredMeasurements,
+    open_measurements,
+)
 from tilesegment.tiling import TileGrid, Window
 
 BLOCK = 2048
@@ -62,8 +67,24 @@ class Labelled:
         shares: Mapping[str, float] = provenance.get("summary", {}).get("shares", {})
         return shares if self.labels.planes(0) == 1 else {}
 
+    @cached_property
+    def measurements(self) -> StoredMeasurements | None:
+        """Of the objects, where the labels are identities that were measured."""
+        return open_measurements(Path(self.labels.location))
+
+    @cached_property
+    def _lookup(self) -> MeasurementLookup | None:
+        return None if self.measurements is None else MeasurementLookup(self.measurements)
+
+    def measured(self, value: int) -> dict[str, Any]:
+        """The measurements of an object, by column; empty where there are none."""
+        return (self._lookup and self._lookup.of(value)) or {}
+
     def label_class(self, value: int) -> LabelProperties:
-        """What is known of a label; a name and a colour also where nothing is."""
+        """What is known of a label, or of the class of an object; a name and a colour always."""
+        known = self.measured(value)
+        if known:
+            return LabelProperties(value, known["class_name"], class_colour(known["class"]))
         return self.classes.get(value) or LabelProperties(
             value, f"label {value}", class_colour(value)
         )
