@@ -93,11 +93,13 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
 
 
 def _fields(plate: zarr.Group, well: str) -> Iterator[str]:
-    """The images of a well; a well that was not acquired has none."""
+    """The images of a well, as it lists them, or else those that are there; perhaps none."""
     group = plate.get(well)
-    if isinstance(group, zarr.Group):
-        for image in _ome(group).get("well", {}).get("images", []):
-            yield f"{well}/{image['path']}"
+    listed = _ome(group).get("well") if isinstance(group, zarr.Group) else None
+    if listed:
+        yield from (f"{well}/{image['path']}" for image in listed["images"])
+    else:
+        yield from _numbered(plate, f"{well}/")
 
 
 def _series(group: zarr.Group) -> Iterator[str]:
@@ -106,10 +108,15 @@ def _series(group: zarr.Group) -> Iterator[str]:
     named = _ome(about).get("series") if isinstance(about, zarr.Group) else None
     if named:
         yield from map(str, named)
-        return
+    else:
+        yield from _numbered(group, "")
+
+
+def _numbered(group: zarr.Group, prefix: str) -> Iterator[str]:
+    """The groups 0, 1, 2, ... as far as they go."""
     number = 0
-    while isinstance(group.get(str(number)), zarr.Group):
-        yield str(number)
+    while isinstance(group.get(f"{prefix}{number}"), zarr.Group):
+        yield f"{prefix}{number}"
         number += 1
 
 
@@ -159,10 +166,11 @@ def _axes_of(array: zarr.Array, axes: str | None, location: str) -> str:
             f"{location} is a plain Zarr array of shape {array.shape} that does not say what its "
             "axes are; name them in this order, as --axes cyx"
         )
-    if len(told) != array.ndim or not set(told) <= set("tczyx") or len(set(told)) < len(told):
+    in_order = "".join(name for name in "tczyx" if name in told)
+    if len(told) != array.ndim or told != in_order or not told.endswith("yx"):
         raise InputError(
             f"{location} is a plain Zarr array of shape {array.shape}, which the axes {told} do "
-            "not fit; name each once, of t, c, z, y, x, as --axes cyx"
+            "not fit; needed is one for each size, any of t, c, z and then y, x, as --axes cyx"
         )
     return told
 

@@ -97,7 +97,7 @@ class Job:
             tile=self.plan.tile,
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
-            source="../../" if self.inside and not self.image.is_original else None,
+            source="../../" if self.inside and self.image.holds_labels else None,
             probabilities=self.options.probabilities,
         )
         return layout_volume(self.image, layout, self.directory)
@@ -187,7 +187,7 @@ def prepare_job(
 ) -> Job:
     # Workers may stand in another directory.
     image = Path(image).resolve()
-    opened = open_image(image)
+    opened = open_image(image, options.axes)
     opened.refuse_non_finite()
     name = labels or model.name
     if not name or "/" in name or name.startswith("."):
