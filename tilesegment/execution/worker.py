@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord, Work
 from tilesegment.storage.probabilities import Probabilities
 from tilesegment.storage.pyramid import Labels
+from tilesegment.storage.remote import locate
 from tilesegment.tiling import Window
 
 if TYPE_CHECKING:
@@ -443,5 +443,5 @@ def describe_worker(kind: str, precision: Precision, image: str) -> tuple[Worker
     )
     return (
         WorkerKind(device, choose_precision(precision, device), str(torch.__version__), capability),
-        Path(image).exists(),
+        locate(image).exists(),
     )

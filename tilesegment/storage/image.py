@@ -18,7 +18,7 @@ import zarr
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
-from zarr.storage import LocalStore, StorePath, ZipStore
+from zarr.storage import StorePath, ZipStore
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX, Spacing
@@ -27,6 +27,7 @@ from tilesegment.storage.importing.original import OriginalStore, take_original_
 from tilesegment.storage.inventory import Inventory, take_inventory
 from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
+from tilesegment.storage.remote import Location, locate, zarr_store
 from tilesegment.storage.stores import LostObjectError, StrictStore, label_folder, open_group
 from tilesegment.storage.written_elsewhere import ArrayStore, brought_to_04, images_in, is_older
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
@@ -119,9 +120,9 @@ class Image:
         return isinstance(store, OriginalStore) and store.info.decodes_whole_rows
 
     @property
-    def label_folder(self) -> Path:
+    def label_folder(self) -> Location:
         """Where its label images are."""
-        return label_folder(Path(self.location))
+        return label_folder(locate(self.location))
 
     def position(self, axis: str) -> int | None:
         """Where `axis` stands among the axes; None if the image lacks it."""
@@ -181,7 +182,7 @@ class Image:
         ome = attributes.get("ome", attributes)
         return [str(name) for name in ome.get("labels", [])]
 
-    def pixels(self, level: int, absent: Path | None = None) -> "MirroredPixels":
+    def pixels(self, level: int, absent: Location | None = None) -> "MirroredPixels":
         """The pixels of a level, extended by mirroring.
 
         Args:
@@ -191,7 +192,7 @@ class Image:
         """
         array = self._stored(level)
         if absent is not None and not self._is_file:
-            store = StrictStore(LocalStore(self.location, read_only=True), absent)
+            store = StrictStore(zarr_store(locate(self.location)), absent)
             array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
 
@@ -203,7 +204,7 @@ class Image:
         """
         if self._is_file:
             return take_original_inventory(Path(self.location))
-        return take_inventory(self._stored(level), Path(self.location))
+        return take_inventory(self._stored(level), locate(self.location))
 
     @property
     def _is_file(self) -> bool:
@@ -335,13 +336,13 @@ def _fault(error: Exception) -> str:
     return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
 
 
-def open_image(location: str | Path, axes: str | None = None) -> Image:
+def open_image(location: str | Location, axes: str | None = None) -> Image:
     """Read the metadata of an image: OME-Zarr, a plain Zarr array, or a slide, TIFF or picture.
 
     A plate or collection with a single image is that image.
 
     Args:
-        location: path of the image.
+        location: path or URL of the image.
         axes: of a plain array that does not tell them, as "cyx".
 
     Raises:
@@ -351,7 +352,7 @@ def open_image(location: str | Path, axes: str | None = None) -> Image:
     try:
         found = images_in(group)
         if len(found) == 1:
-            return open_image(Path(location) / found[0])
+            return open_image(locate(location) / found[0])
         return _read_image(location, group, axes)
     # Metadata may be anything: whatever does not fit what is looked for ends here.
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -363,15 +364,17 @@ def open_image(location: str | Path, axes: str | None = None) -> Image:
 
 def images_of(location: str) -> list[str]:
     """The images of a plate or collection, or the place itself, whatever is there."""
+    path = locate(location)
     try:
-        found = images_in(open_group(location)) if Path(location).is_dir() else []
+        is_file = isinstance(path, Path) and not path.is_dir()
+        found = [] if is_file else images_in(open_group(path))
     # Said by who opens it.
     except (InputError, AttributeError, KeyError, TypeError, ValueError):
         found = []
-    return [f"{location}/{path}" for path in found] or [location]
+    return [f"{location}/{inside}" for inside in found] or [location]
 
 
-def _read_image(location: str | Path, group: zarr.Group, given: str | None) -> Image:
+def _read_image(location: str | Location, group: zarr.Group, given: str | None) -> Image:
     attributes = dict(group.attrs)
     version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
     ome = attributes.get("ome", attributes)
@@ -396,12 +399,13 @@ def _read_image(location: str | Path, group: zarr.Group, given: str | None) -> I
     )
 
 
-def _name(location: str | Path) -> str:
-    path = Path(location)
-    return path.stem if path.is_file() else path.name.removesuffix(".zarr")
+def _name(location: str | Location) -> str:
+    path = locate(location)
+    is_file = isinstance(path, Path) and path.is_file()
+    return Path(path.name).stem if is_file else path.name.removesuffix(".zarr")
 
 
-def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
+def _validate(stored: Any, version: OMEVersion, location: str | Location) -> Any:
     """The multiscales entry as a model of ome-zarr-models.
 
     Numbers as dataset paths are written by some programs, and meant as strings.
@@ -421,7 +425,7 @@ def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
         ) from error
 
 
-def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
+def _check_axes(axes: tuple[Axis, ...], location: str | Location) -> None:
     names = [axis.name for axis in axes]
     if names != [name for name in "tczyx" if name in names] or names[-2:] != ["y", "x"]:
         raise InputError(
@@ -430,9 +434,9 @@ def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
         )
 
 
-def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> Level:
+def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Location) -> Level:
     for name in ("zarr.json", ".zarray"):
-        check_document(Path(location) / dataset.path / name)
+        check_document(locate(location) / dataset.path / name)
     try:
         array = group[dataset.path]
     except KeyError as error:
@@ -468,7 +472,7 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> 
     )  # fmt: skip
 
 
-def _other_group(location: str | Path, group: zarr.Group, ome: Any) -> str:
+def _other_group(location: str | Location, group: zarr.Group, ome: Any) -> str:
     """What a group without multiscales is, and what to give instead."""
     found = images_in(group)
     if found:

@@ -41,12 +41,13 @@ from tilesegment.storage.measurements import (
     StoredMeasurements,
     open_measurements,
 )
-from tilesegment.storage.objects import settle
+from tilesegment.storage.media import medium_of
 from tilesegment.storage.probabilities import (
     LARGEST_VALUE,
     PROBABILITIES_NAME,
     open_probabilities,
 )
+from tilesegment.storage.remote import on_disk
 from tilesegment.tiling import Tile, TileGrid, Window
 from tilesegment.usecases.clean import clean_blocks
 from tilesegment.usecases.new_labels import (
@@ -182,7 +183,7 @@ def _cleaned(made: NewLabels, labelled: Labelled, cleaning: Cleaning) -> ClassMa
     volume = scratch_volume(made, str(labelled.dtype))
     for written in clean_blocks(made, source, cleaning, volume):
         for item in written.record.objects:
-            settle(volume.directory, item)
+            medium_of(volume.directory).settle(volume.directory, item)
     return _VolumeClasses(volume)
 
 
@@ -238,19 +239,17 @@ class _Finder:
 
 def _measure(made: NewLabels, source: ClassMap, labelled: Labelled, count: int) -> None:
     """Measure all objects, and store it with the labels."""
-    folder = made.ledger.directory / "rows"
+    folder = on_disk(made.ledger.directory, "objects") / "rows"
     folder.mkdir()
     meter = _make_meter(made, source, labelled, folder)
     spans = dict(made.each_block("measurements", lambda tile: partial(meter.measure, tile)))
     size = labelled.pixel_size_um
     area = None if size is None else size[0] * size[1]
     names = {value: item.name for value, item in labelled.classes.items()}
-    writer = None
+    writer, directory = None, on_disk(made.volume.directory, "objects")
     for low in range(1, max(count, 1) + 1, ROWS):
         found = combine(meter.rows(spans, low, low + ROWS), meter.channels, area).columns
-        writer = writer or MeasurementWriter(
-            made.volume.directory, made.image.version, found, count, names
-        )
+        writer = writer or MeasurementWriter(directory, made.image.version, found, count, names)
         writer.write(low - 1, found)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tilesegment.config import ClusterOptions
@@ -63,7 +64,7 @@ def while_waiting(run: Run, ledger: Ledger) -> Callable[[], None]:
     """What a driver does while no record comes: write down what came, and look after workers."""
 
     def idle() -> None:
-        ledger.flush()
+        ledger.rest()
         if run.watch is not None:
             run.watch.look()
 
@@ -184,7 +185,10 @@ def with_known_statistics(
     if not job.description.whole_image_steps:
         return job
     fingerprint = job.fingerprint(workers.precision)
-    unfinished = map(unfinished_fingerprint, (job.directory, beside_labels(job.directory)))
+    places = [job.directory]
+    if isinstance(job.directory, Path):
+        places.append(beside_labels(job.directory))
+    unfinished = map(unfinished_fingerprint, places)
     found = [
         (kept or {}).get("fingerprint", {}).get(STATISTICS),
         *(stored_statistics(earlier, fingerprint) for earlier in unfinished),

@@ -23,6 +23,7 @@ from tilesegment.storage.probabilities import (
     class_channels,
     find_probabilities,
 )
+from tilesegment.storage.remote import locate, on_disk
 from tilesegment.tiling import TileGrid
 from tilesegment.view.channels import describe_channels
 
@@ -50,14 +51,14 @@ class Scene:
     def stores(self) -> tuple[Path, ...]:
         """The directories that are served, as ``stores/0/``, ``stores/1/`` and so on."""
         return (
-            Path(self.image.location).resolve(),
+            on_disk(locate(self.image.location), "view").resolve(),
             *(store.resolve() for store in self.label_stores),
         )
 
     @property
     def label_folder(self) -> Path:
         """Where the image's own labels are, served as ``stores/0/labels/``."""
-        return self.image.label_folder.resolve()
+        return on_disk(self.image.label_folder, "view").resolve()
 
     def places(self) -> Iterator[Place]:
         """Where there are, or will be, label images."""

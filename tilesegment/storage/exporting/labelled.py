@@ -15,7 +15,6 @@ from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import Georeferencing, read_georeferencing
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import (
-    PROVENANCE_KEY,
     LabelProperties,
     is_label_image,
     read_classes,
@@ -25,6 +24,8 @@ from tilesegment.storage.measurements import (
     StoredMeasurements,
     open_measurements,
 )
+from tilesegment.storage.objects import PROVENANCE_KEY
+from tilesegment.storage.remote import Location, locate
 from tilesegment.tiling import TileGrid, Window
 
 BLOCK = 2048
@@ -70,7 +71,8 @@ class Labelled:
     @cached_property
     def measurements(self) -> StoredMeasurements | None:
         """Of the objects, where the labels are identities that were measured."""
-        return open_measurements(Path(self.labels.location))
+        place = locate(self.labels.location)
+        return open_measurements(place) if isinstance(place, Path) else None
 
     @cached_property
     def _lookup(self) -> MeasurementLookup | None:
@@ -135,7 +137,7 @@ class Labelled:
         return values
 
 
-def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
+def open_labelled(location: str | Location, name: str | None = None) -> Labelled:
     """The labels of this name, or the only ones that an image has.
 
     Args:
