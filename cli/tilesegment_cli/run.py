@@ -41,6 +41,7 @@ Examples:
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run slide.zarr --refine crf --class-threshold tumour=0.7 --probabilities
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run s3://slides/case-7.zarr
   tilesegment run slide.zarr --partition 2/4
   tilesegment run 'slides/*.zarr'
   tilesegment run --from slides.txt --cluster gpu
