@@ -272,9 +272,10 @@ def cluster_options(command: Command) -> Command:
                 "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|slurm|kubernetes|tls://HOST:PORT|tcp://HOST:PORT|NAME",
+                metavar="cpu|gpu|auto|slurm|kubernetes|ADDRESS|NAME",
                 help="This machine's cores, its GPUs (one worker each), jobs of Slurm, pods, a "
-                "running scheduler, or a cluster that the settings name.",
+                "running scheduler (tls://host:port, tcp://host:port), a dask-gateway "
+                "(gateway+https://host), or a cluster that tilesegment.toml names.",
             ),
             click.option(
                 "--workers",

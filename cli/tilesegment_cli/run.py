@@ -1,6 +1,7 @@
 """``tilesegment run``."""
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -34,11 +35,13 @@ Examples:
   tilesegment run slide.zarr
   tilesegment run slide.zarr --model my.safetensors --labels tumour
   tilesegment run slide.svs --mask tissue
+  tilesegment run slide.zarr --verify 12 --report reports
   tilesegment run slide.zarr --cluster gpu
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run slide.zarr --refine crf --class-threshold tumour=0.7 --probabilities
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run s3://slides/case-7.zarr
   tilesegment run slide.zarr --partition 2/4
   tilesegment run 'slides/*.zarr'
   tilesegment run --from slides.txt --cluster gpu
@@ -107,6 +110,13 @@ Examples:
     metavar="FOLDER",
     help="Write there where the time went, step by step: profile.json, and profile.svg to look at.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Write there one HTML file with picture, areas, tiles, plan, seam check and versions.",
+)
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_context
@@ -126,6 +136,7 @@ def run(
     repair: bool,
     verify: int,
     profile: str | None,
+    report_folder: str | None,
     partition: Partition,
     commit: bool,
     cluster: "ClusterOptions",
@@ -156,12 +167,19 @@ def run(
     if not image and listed is None:
         refuse_no_image(context)
     images = find_images(image, listed)
+    if report_folder is not None:
+        from tilesegment.usecases.report import make_report_folder
+
+        if partition != WHOLE:
+            raise OptionError("--report tells of whole labels; add it to the run that commits them")
+        make_report_folder(report_folder)
     if len(images) != 1 or len(image) != 1 or is_pattern(image[0]):
         if output is not None or repair or commit or partition != WHOLE:
             raise OptionError("--output, --repair, --partition and --commit are for one image")
         _run_many(
             images,
             as_json,
+            report_folder,
             model=model,
             labels=labels,
             options=options,
@@ -206,10 +224,24 @@ def run(
                 commit=commit,
                 report=report,
             )
+    _report(image[0], summary, report_folder)
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
 
 
-def _run_many(images: list[str], as_json: bool, **arguments: Any) -> None:
+def _report(image: str, summary: "RunSummary", folder: str | None) -> None:
+    """Write the report of one image, if it is wanted."""
+    if folder is None:
+        return
+    from tilesegment.usecases.report import write_report
+
+    command = shlex.join(["tilesegment", *sys.argv[1:]])
+    path = write_report(image, summary.labels, folder, command, summary.verified)
+    click.echo(f"Report:  {path}", err=True)
+
+
+def _run_many(
+    images: list[str], as_json: bool, report_folder: str | None, **arguments: Any
+) -> None:
     """Segment images one after the other; the table tells of all that were tried, come what may."""
     from tilesegment.usecases.batch import ImageOutcome, segment_many
 
@@ -217,6 +249,8 @@ def _run_many(images: list[str], as_json: bool, **arguments: Any) -> None:
 
     def finished(outcome: ImageOutcome) -> None:
         outcomes.append(outcome)
+        if outcome.summary is not None:
+            _report(outcome.image, outcome.summary, report_folder)
         batch.tell_finished(outcome, len(outcomes), len(images))
 
     try:

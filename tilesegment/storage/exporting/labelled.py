@@ -158,6 +158,17 @@ def open_labelled(location: str | Location, name: str | None = None) -> Labelled
     return _labelled(image, labels, name)
 
 
+def labelled_by(image: Image, directory: Path) -> Labelled:
+    """The label image in a directory, wherever that is, with the image that it is of.
+
+    Raises:
+        InputError: if it is absent, or does not fit the image.
+    """
+    labels = open_image(directory)
+    _check_labels(labels, directory.name, image)
+    return _labelled(image, labels, directory.name)
+
+
 def _labelled(image: Image | None, labels: Image, name: str) -> Labelled:
     """With the place that the image states, or else the labels."""
     groups = [labels] if image is None else [image, labels]
