@@ -81,6 +81,12 @@ def run_options(command: Command) -> Command:
                 "a foreign network: .onnx, bioimage.io folder, TorchScript, .pt2, module:factory.",
             ),
             click.option(
+                "--axes",
+                metavar="NAMES",
+                help="Axes of IMAGE, of t, c, z, y and x, where it is a plain Zarr array that does "
+                "not name them; as cyx.",
+            ),
+            click.option(
                 "--level",
                 type=click.IntRange(min=0),
                 help="Resolution level that the network is shown as it is; 0 is the finest. "
