@@ -49,7 +49,7 @@ def test_labels_go_where_they_are_told(
 ) -> None:
     path = write_image(tmp_path / "served/i.zarr", PIXELS, chunks=(1, 32, 32))
     model, cluster = make_model(), ts.ClusterOptions(kind=one_worker)
-    with pytest.raises(OutputError, match="nothing can be written to .* --output STORE"):
+    with pytest.raises(OutputError, match="nothing can be written to .*--output STORE"):
         ts.segment(f"{served}/i.zarr", model, cluster=cluster)
     ts.segment(f"{served}/i.zarr", model, output=tmp_path / "l.zarr", cluster=cluster)
     ts.segment(path, model, labels="there", cluster=cluster)

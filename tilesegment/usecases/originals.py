@@ -26,8 +26,8 @@ def refuse_unwritable(image: Image) -> None:
     folder = image.label_folder
     if isinstance(folder, RemotePath) and folder.is_web:
         raise OutputError(
-            f"nothing can be written to {image.location}; name a place for the labels with --output "
-            "STORE"
+            f"nothing can be written to {image.location}; name a place for the labels: "
+            "--output STORE"
         )
     there = folder if folder.exists() else folder.parent
     if not image.holds_labels and isinstance(there, Path) and not os.access(there, os.W_OK):

@@ -86,7 +86,8 @@ def _sums(pixels: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     # Rows first: they lie together in memory.
     rows: NDArray[Any] = pixels[..., ::2, :].astype(dtype)
     rows += pixels[..., 1::2, :]
-    return rows[..., ::2] + rows[..., 1::2]
+    sums: NDArray[Any] = rows[..., ::2] + rows[..., 1::2]
+    return sums
 
 
 def _sum_type(pixels: Pixels) -> type[np.uint16] | type[np.uint32] | type[np.float64]:
