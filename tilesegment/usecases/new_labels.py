@@ -170,7 +170,7 @@ def make_layout(
     """
     if not 1 <= tile <= _LARGEST_TILE:
         raise OptionError(f"--tile {tile} is not a number of pixels, 1 to {_LARGEST_TILE}")
-    source = None if image.is_original else "../../"
+    source = "../../" if image.holds_labels else None
     return LabelLayout(name, image.version, dtype, tile, chunk_of(tile), tuple(properties), source)
 
 

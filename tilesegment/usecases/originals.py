@@ -1,4 +1,4 @@
-"""What is different where the image is a slide, TIFF or picture that was not imported."""
+"""What is different where the image's store cannot hold its labels: slides, TIFF, pictures, zip."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from tilesegment.errors import OutputError
 from tilesegment.planning import Plan
 from tilesegment.storage.image import Image
+from tilesegment.storage.remote import RemotePath
 
 _logger = logging.getLogger(__name__)
 
@@ -20,11 +21,16 @@ def refuse_unwritable(image: Image) -> None:
     """Refuse before any work what would fail at the first label.
 
     Raises:
-        OutputError: if the labels of an original would go into a folder that is read-only.
+        OutputError: if its labels would go beside it, in a folder that is read-only.
     """
     folder = image.label_folder
+    if isinstance(folder, RemotePath) and folder.is_web:
+        raise OutputError(
+            f"nothing can be written to {image.location}; name a place for the labels: "
+            "--output STORE"
+        )
     there = folder if folder.exists() else folder.parent
-    if image.is_original and isinstance(there, Path) and not os.access(there, os.W_OK):
+    if not image.holds_labels and isinstance(there, Path) and not os.access(there, os.W_OK):
         raise OutputError(
             f"the labels of {image.location} would go to {folder}, where nothing can be written; "
             "name another place with --output STORE"

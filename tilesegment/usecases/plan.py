@@ -33,7 +33,7 @@ def plan(
         InputError, ModelError, OptionError: as `segment`.
     """
     opened = open_model(model, foreign, blended=options.blend is not None)
-    return plan_job(open_image(image), opened, options)[0]
+    return plan_job(open_image(image, options.axes), opened, options)[0]
 
 
 def partition_tiles(
