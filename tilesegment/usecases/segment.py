@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilesegment.accounting import Accounts
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import OptionError, OutputError, TilesegmentError
 from tilesegment.model import zoo
@@ -50,6 +51,8 @@ from tilesegment.usecases.workers import (
     Progress,
     Run,
     agree_on_workers,
+    count_received,
+    report_cluster,
     with_known_statistics,
 )
 
@@ -76,6 +79,7 @@ def segment(
     profile: str | Path | None = None,
     partition: Partition = WHOLE,
     commit: bool = False,
+    performance_report: str | Path | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -101,6 +105,7 @@ def segment(
         profile: a folder for profile.json and profile.svg, which tell where the time went.
         partition: do the tiles of one of several runs that share the labels; the last one to
             finish publishes.
+        performance_report: write dask's report of the workers' last tasks to this HTML file.
         commit: compute no tile: publish what partitions have done, if it is all.
         report: called after each tile.
 
@@ -115,7 +120,7 @@ def segment(
         OutputError: the labels cannot be written.
         VerificationError: labels that were computed again are others.
     """
-    from tilesegment.execution.cluster import open_cluster, resolve_kind
+    from tilesegment.execution.cluster import open_cluster, reported, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
     wishes = Wishes(
@@ -215,15 +220,17 @@ def segment_prepared(
         if not wishes.verify:
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
-    run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds))
+    run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds), accounts=Accounts())
+    received = count_received(client)
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
     elif wishes.partition != WHOLE:
-        return segment_partition(
+        summary = segment_partition(
             job, run, workers, wishes.partition, wishes.take_over, wishes.keep_ledger
         )
     else:
         summary = _compute(job, run, workers, wishes)
+    summary = replace(summary, cluster=report_cluster(run, received))
     if wishes.verify:
         found = verify_labels(job, run, workers, wishes.verify, seed=0)
         refuse_unequal(found, job.directory)
