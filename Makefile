@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@mkdir -p demo
 	@test -d $(DEMO).zarr || $(BIN)/tilesegment import $(SLIDE) $(DEMO).zarr
-	@$(BIN)/tilesegment run $(DEMO).zarr --overwrite
+	@$(BIN)/tilesegment run $(DEMO).zarr --overwrite --verify 4 --report demo
 	@$(BIN)/tilesegment export $(DEMO).zarr $(DEMO)-overlay.png --labels nuclei --overwrite
 	@echo "In the browser: $(BIN)/tilesegment view $(DEMO).zarr"
 

@@ -1,6 +1,7 @@
 """Fixtures that many tests share: small images, small networks, and running clusters."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,16 +11,21 @@ import pytest
 import torch
 from distributed import LocalCluster
 
+from tests.faulty_s3 import FaultyS3
 from tests.pictures import balanced
 from tilesegment.execution.cluster import SETTINGS
 from tilesegment.model.file import save_model
 from tilesegment.model.unet import UNet
+from tilesegment.storage.remote import RemotePath
 
 # Shared machines stall; a slow example is not a failure.
 hypothesis.settings.register_profile("tilesegment", deadline=None)
 hypothesis.settings.load_profile("tilesegment")
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+SECRET = "a secret that nobody may see"  # noqa: S105
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -73,3 +79,36 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return save_model(balanced(network), tmp_path / "model.safetensors")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyS3]:
+    """An S3 server with an empty bucket named slides; the environment leads to it."""
+    from botocore.session import Session
+
+    server = FaultyS3()
+    nowhere = str(tmp_path_factory.mktemp("aws") / "none")
+    os.environ.update(
+        AWS_ENDPOINT_URL=server.url,
+        AWS_ACCESS_KEY_ID="AKIAOFTHETESTS",
+        AWS_SECRET_ACCESS_KEY=SECRET,
+        AWS_REGION="us-east-1",
+        AWS_CONFIG_FILE=nowhere,
+        AWS_SHARED_CREDENTIALS_FILE=nowhere,
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+    Session().create_client("s3", region_name="us-east-1").create_bucket(Bucket="slides")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(s3_server: FaultyS3) -> RemotePath:
+    """A prefix of its own in the bucket."""
+    return RemotePath("s3", "slides", uuid.uuid4().hex[:8])
+
+
+@pytest.fixture(scope="session")
+def s3_worker(s3_server: FaultyS3) -> Iterator[str]:
+    """Address of a running scheduler with one worker process, which finds the S3 server."""
+    yield from _cluster(1)

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import regionprops
 
 from tilesegment.geometry import YX
-from tilesegment.measuring import BORDER, Intensities, Measurements, combine, measure_block
+from tilesegment.measuring import BORDER, Channel, Intensities, Measurements, combine, measure_block
 from tilesegment.tiling import TileGrid, Window
 
 
@@ -18,6 +18,7 @@ def measured(
     grid = TileGrid(YX(*identities.shape), 1, block)
     largest = float(np.abs(pixels.astype(np.float64)).max(initial=1))
     intensities = Intensities.of(pixels.dtype, largest)
+    channels = [Channel(f"mean_c{number}", intensities) for number in range(len(pixels))]
     framed = np.pad(identities, BORDER)
     rows = []
     for tile in grid.tiles():
@@ -28,10 +29,9 @@ def measured(
         ]
         part = (slice(None), *window.slices)
         rows.append(
-            measure_block(around, classes[window.slices], pixels[part], 0, window, intensities)
+            measure_block(around, classes[window.slices], pixels[part], channels, 0, window)
         )
-    names = tuple(f"c{number}" for number in range(len(pixels)))
-    return combine(np.concatenate(rows[::-1]), names, intensities, 0.25)
+    return combine(np.concatenate(rows[::-1]), channels, 0.25)
 
 
 PICTURES = hnp.arrays(
@@ -87,14 +87,13 @@ def test_an_object_of_a_hundred_gigapixels_does_not_overflow() -> None:
     side = 4096
     full = np.ones((side, side), np.int32)
     block = measure_block(
-        np.pad(full, BORDER, constant_values=1), full, np.zeros((0, side, side)), 0,
-        Window(0, 0, side, side), Intensities(),
-    )  # fmt: skip
+        np.pad(full, BORDER, constant_values=1), full, (), (), 0, Window(0, 0, side, side)
+    )
     columns = 6000
     rows = np.repeat(block, columns, axis=0)
     rows[:, 4] = rows[:, 6] = np.arange(columns) * side
     rows[:, 8] = rows[:, 6] + side
-    found = combine(rows, (), Intensities(), None).columns
+    found = combine(rows, (), None).columns
     assert found["area_px"].tolist() == [columns * side**2]
     assert found["centroid_x"].tolist() == [(columns * side - 1) / 2]
     length, width = columns * side, side

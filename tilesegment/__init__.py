@@ -47,6 +47,7 @@ _HOMES = {
     "segment_many": "tilesegment.usecases.batch",
     "train": "tilesegment.usecases.train",
     "verify": "tilesegment.usecases.verify",
+    "write_report": "tilesegment.usecases.report",
 }
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "segment_many",
     "train",
     "verify",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ if TYPE_CHECKING:
     from tilesegment.usecases.objects import ObjectFiles, objects
     from tilesegment.usecases.plan import plan
     from tilesegment.usecases.repair import repair
+    from tilesegment.usecases.report import write_report
     from tilesegment.usecases.segment import segment
     from tilesegment.usecases.train import NetworkChoice, Sampling, Validation, train
     from tilesegment.usecases.verify import verify

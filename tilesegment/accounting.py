@@ -56,7 +56,7 @@ class Accounts:
         """What a summary says of the workers; JSON.
 
         Args:
-            moved_bytes: that workers have sent each other.
+            moved_bytes: that workers have sent to each other and to the driver.
         """
         workers = [
             {

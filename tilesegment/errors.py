@@ -43,6 +43,10 @@ class OutputConflictError(OutputError):
     exit_code = 3
 
 
+class StoreError(TilesegmentError):
+    """An object store refuses: no such bucket, no credentials, expired ones, or no permission."""
+
+
 class VerificationError(TilesegmentError):
     """Labels that were computed again are not those that are stored."""
 

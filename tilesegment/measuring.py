@@ -7,6 +7,7 @@ neighbours lie (Benkrid and Crookes 2000), which is a local rule; eccentricity i
 ellipse with the same second moments.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,23 +57,34 @@ class Intensities:
         return np.rint(np.ldexp(pixels.astype(np.float64), self.exponent)).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Channel:
+    """Values of pixels that are averaged over objects."""
+
+    column: str
+    """Name of the measurement."""
+    intensities: Intensities = Intensities()
+    divisor: int = 1
+    """What the mean is divided by."""
+
+
 def measure_block(
     identities: Identities,
     classes: Classes,
-    pixels: npt.NDArray[Any],
+    values: Sequence[npt.NDArray[Any]],
+    channels: Sequence[Channel],
     plane: int,
     window: Window,
-    intensities: Intensities,
 ) -> Rows:
     """One row for each object with a pixel in the block, by identity: (objects, columns).
 
     Args:
         identities: of the block with `BORDER` more pixels on each side; 0 beyond the image.
         classes: of the block.
-        pixels: of the block, (c, y, x).
-        plane: which one it lies in.
+        values: of the pixels of the block, (y, x) for each channel.
+        channels: what these are.
+        plane: which one the block lies in.
         window: of the block.
-        intensities: how values are added up.
     """
     inner = identities[BORDER:-BORDER, BORDER:-BORDER]
     inside = np.flatnonzero(inner)
@@ -84,7 +96,7 @@ def measure_block(
     def add_up(values: Numbers) -> Numbers:
         return np.bincount(position, values, len(found)).astype(np.int64)
 
-    rows = np.zeros((len(found), len(COLUMNS) + len(pixels)), np.int64)
+    rows = np.zeros((len(found), len(COLUMNS) + len(channels)), np.int64)
     kinds = _rim_kinds(identities).ravel()[inside]
     lows, highs = np.full(len(found), window.width), np.zeros(len(found), np.int64)
     np.minimum.at(lows, position, x)
@@ -111,13 +123,12 @@ def measure_block(
         "diagonal": add_up(kinds == 2),
         "mixed": add_up(kinds == 3),
     }
-    for name, values in named.items():
-        rows[:, _AT[name]] = values
-    for number, channel in enumerate(pixels):
-        values = intensities.whole(channel.ravel()[inside])
+    for name, numbers in named.items():
+        rows[:, _AT[name]] = numbers
+    for number, (channel, pixels) in enumerate(zip(channels, values, strict=True)):
+        whole = channel.intensities.whole(pixels.ravel()[inside])
         # In two parts, each of which a float64 adds up exactly.
-        high = values >> _LOW_BITS
-        total = add_up(values & (2**_LOW_BITS - 1)) + (add_up(high) << _LOW_BITS)
+        total = add_up(whole & (2**_LOW_BITS - 1)) + (add_up(whole >> _LOW_BITS) << _LOW_BITS)
         rows[:, len(COLUMNS) + number] = total
     return rows
 
@@ -155,15 +166,12 @@ class Measurements:
         return len(self.columns["identity"])
 
 
-def combine(
-    rows: Rows, channels: tuple[str, ...], intensities: Intensities, pixel_area: float | None
-) -> Measurements:
+def combine(rows: Rows, channels: Sequence[Channel], pixel_area: float | None) -> Measurements:
     """The measurements of objects, from all their rows in any order.
 
     Args:
         rows: (n, columns).
-        channels: names, in the order of the rows' last columns.
-        intensities: how values were added up.
+        channels: in the order of the rows' last columns.
         pixel_area: square micrometres of a pixel; None if unknown.
     """
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
@@ -194,11 +202,11 @@ def combine(
         "perimeter_px": straight + _DIAGONAL * diagonal + (1 + _DIAGONAL) / 2 * mixed,
         "eccentricity": _eccentricity(a, b, c),
     }
-    unit = 2**intensities.exponent if intensities.exponent >= 0 else 1
-    larger = 2**-intensities.exponent if intensities.exponent < 0 else 1
-    for number, name in enumerate(channels):
+    for number, channel in enumerate(channels):
         total = _add_up(rows[:, len(COLUMNS) + number].astype(object), begins)
-        columns[f"mean_{name}"] = _quotient(total * larger, area * unit)
+        exponent = channel.intensities.exponent
+        unit, larger = 2 ** max(exponent, 0), 2 ** max(-exponent, 0)
+        columns[channel.column] = _quotient(total * larger, area * (unit * channel.divisor))
     return Measurements(columns)
 
 

@@ -11,7 +11,7 @@ Three kinds of fault:
 
 import errno
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -79,6 +79,26 @@ def retried(
             if pause is None:
                 raise
         sleep(pause)
+
+
+async def retried_async(
+    action: Callable[[], Awaitable[Result]],
+    backoff: Backoff,
+    sleep: Callable[[float], Awaitable[None]],
+    random: Callable[[], float],
+    worth: Callable[[BaseException], bool] = is_transient,
+) -> Result:
+    """As `retried`, for an action that is awaited."""
+    failures = 0
+    while True:
+        try:
+            return await action()
+        except Exception as error:
+            failures += 1
+            pause = backoff.pause(failures, random()) if worth(error) else None
+            if pause is None:
+                raise
+        await sleep(pause)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment_cli.options import Numbers, human_bytes
+from tilesegment_cli.options import Numbers, crs_name, human_bytes, pixel_size_text
 
 if TYPE_CHECKING:
-    from tilesegment.storage.importing import ImportSummary, PixelSize
-
-_METRES_FROM_UM = 1e4
+    from tilesegment.storage.importing import ImportSummary
 
 
 @click.command(
@@ -117,24 +115,11 @@ def _json(summary: "ImportSummary") -> str:
 def _text(summary: "ImportSummary") -> str:
     size = f"{' x '.join(map(str, summary.shape))} ({', '.join(summary.axes)})"
     pitch = summary.pixel_size_um
-    scale = "unknown pixel size" if pitch is None else f"{_pitch_text(pitch)} per pixel"
-    place = "" if summary.crs is None else f"{_crs_name(summary.crs)}, "
+    scale = (
+        "unknown pixel size" if pitch is None else f"{pixel_size_text(pitch.y, pitch.x)} per pixel"
+    )
+    place = "" if summary.crs is None else f"{crs_name(summary.crs)}, "
     return (
         f"{summary.path}: {size}, {summary.dtype}, {summary.levels} levels, {scale}, {place}"
         f"{human_bytes(summary.bytes)}, from {summary.format} in {summary.seconds:.1f} s"
     )
-
-
-def _pitch_text(pitch: "PixelSize") -> str:
-    """Micrometres for what is seen through a microscope, metres for what is seen from above."""
-    unit, size = ("m", 1e6) if pitch.x >= _METRES_FROM_UM else ("um", 1)
-    return f"{pitch.y / size:g} x {pitch.x / size:g} {unit}"
-
-
-def _crs_name(crs: str) -> str:
-    """The code, or the name that stands first in quotes in WKT.
-
-    >>> _crs_name('PROJCRS["ETRS89 / LAEA Europe",BASEGEOGCRS["ETRS89"]]')
-    'ETRS89 / LAEA Europe'
-    """
-    return crs.split('"')[1] if '"' in crs else crs

@@ -1,62 +1,110 @@
 """``tilesegment info``."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesegment.errors import OptionError
+from tilesegment_cli.options import crs_name, human_bytes, pixel_size_text
+
 if TYPE_CHECKING:
     from tilesegment.model.file import ModelDescription
-    from tilesegment.storage.image import Image
+    from tilesegment.usecases.describe import ImageFacts, LabelFacts
+
+_INDENT = "\n" + " " * 14
 
 
 @click.command(
     epilog="""\b
 Examples:
   tilesegment info slide.zarr
+  tilesegment info scene.tif --thumbnail scene.png
   tilesegment info my.safetensors --json
 """
 )
 @click.argument("path", type=click.Path())
+@click.option(
+    "--thumbnail",
+    type=click.Path(),
+    metavar="FILE",
+    help="Draw the image, too: a .png or .jpg, replaced if it is there.",
+)
+@click.option(
+    "--largest",
+    type=click.IntRange(16, 16384),
+    default=1024,
+    show_default=True,
+    help="Pixels of the longer side of the thumbnail, at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def info(path: str, as_json: bool) -> None:
-    """Show what is in an OME-Zarr image or a model file."""
+def info(path: str, thumbnail: str | None, largest: int, as_json: bool) -> None:
+    """Show what is in an image (OME-Zarr, slide, TIFF, picture) or a model file."""
     if path.endswith(".safetensors"):
         from tilesegment.model.file import read_description
 
-        facts = _model_facts(read_description(path))
-    else:
-        from tilesegment.storage.image import open_image
+        if thumbnail is not None:
+            raise OptionError("--thumbnail is for images")
+        model = _model_facts(read_description(path))
+        click.echo(json.dumps(model) if as_json else _rows(model))
+        return
+    from tilesegment.usecases.describe import describe_image, draw_thumbnail
 
-        facts = _image_facts(open_image(path))
-    click.echo(json.dumps(facts) if as_json else _text(facts))
+    image = describe_image(path)
+    if thumbnail is not None:
+        draw_thumbnail(path, thumbnail, largest)
+    click.echo(json.dumps(asdict(image)) if as_json else _rows(_image_rows(image)))
 
 
-def _image_facts(image: "Image") -> dict[str, Any]:
-    from tilesegment.storage.geozarr import read_georeferencing
-
-    place = read_georeferencing(dict(image.group.attrs), image.location)
-    located = {} if place is None else {"CRS": place.crs, "affine": list(place.transform)}
+def _image_rows(image: "ImageFacts") -> dict[str, Any]:
+    size = image.pixel_size_um
+    planes = {"planes": image.planes} if image.planes > 1 else {}
+    place = (
+        {"CRS": image.crs and crs_name(image.crs), "affine": image.affine} if image.affine else {}
+    )
+    nodata = {} if image.nodata is None else {"nodata": f"{image.nodata:g}"}
     return {
-        "format": f"OME-Zarr {image.version}",
-        "axes": [axis.name for axis in image.axes],
-        "type": str(image.levels[0].dtype),
-        "channels": image.channels,
-        "pixel size": _pixel_size(image),
-        **located,
-        "levels": [
-            " x ".join(str(size) for size in level.shape)
-            + f" in chunks of {' x '.join(str(size) for size in level.chunks)}"
+        "format": image.format,
+        "axes": image.axes,
+        "type": image.type,
+        "channels": f"{len(image.channels)} ({_some(image.channels)})",
+        **planes,
+        "pixel size": "not known" if size is None else pixel_size_text(*size),
+        **place,
+        **nodata,
+        "bytes": _bytes(image),
+        "levels": _INDENT.join(
+            f"{_size(level.shape)} in chunks of {_size(level.chunks)}"
+            + (f", shards of {_size(level.shards)}" if level.shards else "")
             for level in image.levels
-        ],
-        "labels": image.label_names(),
+        ),
+        "labels": _INDENT.join(map(_label_line, image.labels)),
     }
 
 
-def _pixel_size(image: "Image") -> str | None:
-    size = image.pixel_size_um(0)
-    return None if size is None else f"{size[0]:g} x {size[1]:g} um"
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+def _bytes(image: "ImageFacts") -> str:
+    unpacked = human_bytes(sum(level.bytes for level in image.levels))
+    if image.stored_bytes is None:
+        return f"{unpacked} unpacked"
+    return f"{human_bytes(image.stored_bytes)} stored, {unpacked} unpacked"
+
+
+def _label_line(labels: "LabelFacts") -> str:
+    if labels.fault is not None:
+        return f"{labels.name}: cannot be read: {labels.fault}"
+    about = "" if labels.exact else "about "
+    shares = ", ".join(f"{name} {about}{share:.1%}" for name, share in labels.shares.items())
+    return f"{labels.name}: {shares or 'numbered objects'}"
 
 
 def _model_facts(model: "ModelDescription") -> dict[str, Any]:
@@ -72,13 +120,13 @@ def _model_facts(model: "ModelDescription") -> dict[str, Any]:
     }
 
 
-def _text(facts: dict[str, Any]) -> str:
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, list) and value and not isinstance(value[0], dict):
-            separator = "\n" + " " * 14 if name == "levels" else ", "
-            value = separator.join(str(item) for item in value)
-        elif isinstance(value, (dict, list)):
-            value = json.dumps(value)
-        lines.append(f"{name + ':':<14}{value if value not in (None, '', '[]') else 'none'}")
-    return "\n".join(lines)
+def _rows(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name + ':':<14}{_value(value)}" for name, value in facts.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return "none" if value in (None, "") else str(value)

@@ -21,6 +21,7 @@ from tilesegment.errors import OptionError
 from tilesegment.partition import Partition, parse_partition
 from tilesegment_cli.settings import with_profile
 
+_METRES_FROM_UM = 1e4
 _TIME = re.compile(r"(\d+(?:\.\d+)?) *(s|min|h)?")
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -406,6 +407,25 @@ def label_value(
         return int(value[1:], 16) if value.startswith("#") else int(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither a number nor #rrggbb") from error
+
+
+def pixel_size_text(y_um: float, x_um: float) -> str:
+    """Micrometres for what is seen through a microscope, metres for what is seen from above.
+
+    >>> pixel_size_text(0.25, 0.25), pixel_size_text(5e5, 5e5)
+    ('0.25 x 0.25 um', '0.5 x 0.5 m')
+    """
+    unit, size = ("m", 1e6) if x_um >= _METRES_FROM_UM else ("um", 1)
+    return f"{y_um / size:g} x {x_um / size:g} {unit}"
+
+
+def crs_name(crs: str) -> str:
+    """The code, or the name that stands first in quotes in WKT.
+
+    >>> crs_name('PROJCRS["ETRS89 / LAEA Europe",BASEGEOGCRS["ETRS89"]]')
+    'ETRS89 / LAEA Europe'
+    """
+    return crs.split('"')[1] if '"' in crs else crs
 
 
 def human_bytes(count: float) -> str:

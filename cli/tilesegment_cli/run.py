@@ -1,6 +1,7 @@
 """``tilesegment run``."""
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ Examples:
   tilesegment run slide.zarr
   tilesegment run slide.zarr --model my.safetensors --labels tumour
   tilesegment run slide.svs --mask tissue
+  tilesegment run slide.zarr --verify 12 --report reports
   tilesegment run slide.zarr --cluster gpu
   tilesegment run slide.zarr --cluster tls://10.0.0.5:8786
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
@@ -108,6 +110,13 @@ Examples:
     metavar="FOLDER",
     help="Write there where the time went, step by step: profile.json, and profile.svg to look at.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Write there one HTML file with picture, areas, tiles, plan, seam check and versions.",
+)
 @cluster_options
 @click.option(
     "--performance-report",
@@ -133,6 +142,7 @@ def run(
     repair: bool,
     verify: int,
     profile: str | None,
+    report_folder: str | None,
     partition: Partition,
     commit: bool,
     cluster: "ClusterOptions",
@@ -163,6 +173,12 @@ def run(
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
         refuse_no_image(context)
+    if report_folder is not None:
+        from tilesegment.usecases.report import make_report_folder
+
+        if partition != WHOLE:
+            raise OptionError("--report tells of whole labels; add it to the run that commits them")
+        make_report_folder(report_folder)
     if len(image) != 1 or listed is not None or is_pattern(image[0]):
         if output is not None or repair or commit or partition != WHOLE or performance_report:
             raise OptionError(
@@ -172,6 +188,7 @@ def run(
         _run_many(
             find_images(image, listed),
             as_json,
+            report_folder,
             model=model,
             labels=labels,
             options=options,
@@ -217,10 +234,24 @@ def run(
                 performance_report=performance_report,
                 report=report,
             )
+    _report(image[0], summary, report_folder)
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
 
 
-def _run_many(images: list[str], as_json: bool, **arguments: Any) -> None:
+def _report(image: str, summary: "RunSummary", folder: str | None) -> None:
+    """Write the report of one image, if it is wanted."""
+    if folder is None:
+        return
+    from tilesegment.usecases.report import write_report
+
+    command = shlex.join(["tilesegment", *sys.argv[1:]])
+    path = write_report(image, summary.labels, folder, command, summary.verified)
+    click.echo(f"Report:  {path}", err=True)
+
+
+def _run_many(
+    images: list[str], as_json: bool, report_folder: str | None, **arguments: Any
+) -> None:
     """Segment images one after the other; the table tells of all that were tried, come what may."""
     from tilesegment.usecases.batch import ImageOutcome, segment_many
 
@@ -228,6 +259,8 @@ def _run_many(images: list[str], as_json: bool, **arguments: Any) -> None:
 
     def finished(outcome: ImageOutcome) -> None:
         outcomes.append(outcome)
+        if outcome.summary is not None:
+            _report(outcome.image, outcome.summary, report_folder)
         batch.tell_finished(outcome, len(outcomes), len(images))
 
     try:
@@ -309,7 +342,7 @@ def _workers(summary: "RunSummary") -> str:
     return (
         f"Workers: {len(workers)}, {min(rates):.2f} to {max(rates):.2f} Mpx/s each, idle "
         f"{min(idle):.0%} to {max(idle):.0%} of the time; {retries} retries; "
-        f"{human_bytes(told['moved_bytes'])} between workers\n"
+        f"{human_bytes(told['moved_bytes'])} sent by workers\n"
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -73,7 +72,7 @@ def verify(
     Exit codes: 0 equal; 1 labels differ or are damaged, or an error; 2 usage; 3 the image or the
     model is another one than that of the labels; 5 some tiles failed everywhere.
     """
-    from tilesegment.storage.stores import label_folder
+    from tilesegment.usecases.job import labels_directory
     from tilesegment.usecases.verify import refuse_unequal
     from tilesegment.usecases.verify import verify as verify_labels
 
@@ -90,7 +89,7 @@ def verify(
             report=report,
         )
     click.echo(json.dumps(asdict(found)) if as_json else _text(found))
-    refuse_unequal(found, Path(output or label_folder(Path(image)) / labels))
+    refuse_unequal(found, labels_directory(image, labels, output))
 
 
 def _text(found: "Verification") -> str:

@@ -23,7 +23,7 @@ DASK = click.Group(
     },
 )
 PROGRAMS = {"tilesegment": tilesegment, "dask": DASK}
-_COMMAND = re.compile(r"(?:^|[\s;|&(=\"'/])(tilesegment|dask)(?=\s)\s+(?=[a-z-])(?P<rest>.*)$")
+_COMMAND = re.compile(r"(?:^|[\s;|&(\"'/])(tilesegment|dask)(?=\s)\s+(?=[a-z-])(?P<rest>.*)$")
 _FENCE = re.compile(r"^```(?:console|bash|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -88,7 +88,9 @@ def refuse_unknown(words: list[str]) -> None:
     rest = words[1:]
     while isinstance(command, click.Group):
         _, rest, _ = command.make_parser(context).parse_args(rest)
-        name, *rest = rest or [""]
+        if not rest:
+            return
+        name, *rest = rest
         found = command.get_command(context, name)
         if found is None:
             raise click.UsageError(f"{' '.join(words)}: there is no command {name!r}")

@@ -239,3 +239,43 @@ def test_what_is_replaced_stays_until_the_new_is_whole(image: Path, on: ClusterO
     ts.objects(image, "cells", cluster=on, overwrite=True, split=ts.Split("distance"))
     document = json.loads((image / "labels/cells-objects/zarr.json").read_text())
     assert document["attributes"]["tilesegment"]["fingerprint"]["split"]["kind"] == "distance"
+
+
+def test_exported_objects_have_their_measurements(
+    image: Path, on: ClusterOptions, tmp_path: Path
+) -> None:
+    ts.objects(image, "cells", tile=64, cluster=on, split=ts.Split("distance", 5))
+    found = stored(image, "cells-objects")
+    ts.export_labels(image, tmp_path / "o.geojson", "cells-objects")
+    features = json.loads((tmp_path / "o.geojson").read_text())["features"]
+    ts.export_labels(image, tmp_path / "o.parquet", "cells-objects")
+    table = pyarrow.parquet.read_table(tmp_path / "o.parquet").to_pydict()
+    assert len(features) == len(found["identity"])
+    assert sorted(table["value"]) == found["identity"].tolist()
+    areas = sorted(item["properties"]["measurements"]["Area px^2"] for item in features)
+    assert areas == sorted(found["area_px"].tolist())
+    for item in features:
+        assert item["properties"]["classification"]["name"] in ("nucleus", "stroma")
+        assert "Mean channel 2" in item["properties"]["measurements"]
+    for row, value in enumerate(table["value"]):
+        assert table["eccentricity"][row] == found["eccentricity"][value - 1]
+        assert table["class"][row] == {1: "nucleus", 2: "stroma"}[found["class"][value - 1]]
+
+
+def test_the_mean_probability_is_that_of_the_class_of_each_pixel(
+    make_model: Callable[..., Path], tmp_path: Path, on: ClusterOptions
+) -> None:
+    pixels = random_pixels((3, 96, 128), "uint8")
+    image = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 64, 64))
+    options = ts.RunOptions(tile=64, precision="float32", probabilities=True)
+    ts.segment(image, make_model(), labels="cells", options=options, cluster=on)
+    ts.objects(image, "cells", tile=50, cluster=on)
+    labels = image / "labels"
+    values = zarr.open_array(labels / "cells/probabilities/0", mode="r")[...] / 255
+    own = np.take_along_axis(values, zarr.open_array(labels / "cells/0")[...][None], 0)[0]
+    identities = zarr.open_array(labels / "cells-objects/0")[...]
+    found = open_measurements(labels / "cells-objects")
+    assert found is not None
+    means = ndimage.mean(own, identities, np.arange(1, found.count + 1))
+    np.testing.assert_allclose(found.read(0, found.count)["mean_probability"], means)
+    assert means.min() > 0.3

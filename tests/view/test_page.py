@@ -20,8 +20,11 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from tests.pictures import random_pixels, write_image
 from tests.view.conftest import PANEL, VIEWPORT, open_page, seen, wait_until, write_labels
+from tilesegment.config import ClusterOptions
 from tilesegment.storage.labels import LabelProperties
 from tilesegment.storage.ledger import read_unfinished
+from tilesegment.storage.measurements import open_measurements
+from tilesegment.usecases.objects import objects
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -305,6 +308,29 @@ def test_identities_beyond_the_classes_are_drawn_and_told(
     open_page(page, view(image) + at(75, 100))
     page.mouse.click(MIDDLE, MIDDLE)
     page.get_by_text(str(identities[75, 100]), exact=True).wait_for()
+
+
+def test_a_click_on_an_object_shows_its_measurements(
+    image: Path, view: View, page: "Page", one_worker: str
+) -> None:
+    write_labels(image, "cells", stripes(), CLASSES)
+    objects(image, "cells", tile=64, cluster=ClusterOptions(kind=one_worker))
+    stored = open_measurements(image / "labels" / "cells-objects")
+    assert stored is not None
+    y, x = 80, 123
+    identity = int(zarr.open_group(image / "labels" / "cells-objects")["0"][y, x])
+    known = stored.of(identity)
+    assert known is not None
+    open_page(page, view(image) + at(75, 100) + "&labels=cells-objects")
+    page.mouse.click(MIDDLE + 23, MIDDLE + 5)
+    page.get_by_text(f"{known['area_px']} px", exact=True).wait_for()
+    told = page.locator("#inspected dd").all_inner_texts()[-9:]
+    numbers = [float(text.split()[0]) for text in (*told[:1], *told[2:])]
+    assert told[1] == known["class_name"] == CLASSES[int(stripes()[y, x])].name
+    columns = ("identity", "area_px", "area_um2", "perimeter_px", "eccentricity")
+    means = [name for name in known if name.startswith("mean_")]
+    expected = [known[name] for name in (*columns, *means)]
+    np.testing.assert_allclose(numbers, expected, rtol=1e-4)
 
 
 def test_planes_of_t_and_z(tmp_path: Path, view: View, page: "Page") -> None:

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image as Picture
 
 from tests.pictures import random_pixels, write_image
+from tests.view.conftest import write_labels
 from tilesegment.errors import OptionError
+from tilesegment.storage.measurements import MeasurementWriter
 from tilesegment.view.description import open_scene
 from tilesegment.view.server import PAGE, serve
 
@@ -127,6 +129,24 @@ def test_every_module_is_there_with_its_type(address: str) -> None:
 def test_answers_are_json(address: str) -> None:
     assert json.loads(ask(address, "/description.json")[2])["name"] == "i"
     assert json.loads(ask(address, "/progress.json")[2]) == {"labels": {}, "runs": []}
+
+
+@pytest.mark.parametrize("path", ["cells/1", "cells/0", "absent/1", "%2e%2e/1", "cells/9999999999"])
+def test_what_is_not_measured_is_an_empty_answer(path: str, image: Path, address: str) -> None:
+    write_labels(image, "cells", np.ones((40, 50), np.uint8), ())
+    assert ask(address, f"/measurements/{path}.json")[::2] == (200, b"{}")
+
+
+def test_measurements_are_those_of_the_object_and_damage_is_told(image: Path, address: str) -> None:
+    directory = write_labels(image, "cells", np.ones((40, 50), np.uint8), ())
+    columns = {"identity": np.array([1, 2]), "class": np.array([7, 8])}
+    MeasurementWriter(directory, "0.5", columns, 2, {7: "gland"}).write(0, columns)
+    answer = ask(address, "/measurements/cells/1.json")[2]
+    assert json.loads(answer) == {"identity": 1, "class": 7, "class_name": "gland"}
+    next((directory / "measurements/class/c").iterdir()).write_bytes(b"damaged")
+    status, _, body = ask(address, "/measurements/cells/1.json")
+    assert status == 500
+    assert "are damaged" in json.loads(body)["error"]
 
 
 def test_what_is_wrong_with_the_image_is_told_in_one_line(tmp_path: Path, view: View) -> None:

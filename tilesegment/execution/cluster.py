@@ -30,6 +30,7 @@ from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.kubernetes import open_kubernetes
 from tilesegment.execution.memory import ENVIRONMENT
 from tilesegment.execution.slurm import open_slurm
+from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
 
 _CORES_PER_WORKER = 4
 _TASK_THREADS = 4
@@ -292,11 +293,15 @@ def _running(address: str) -> Iterator[Client]:
             f"no dask scheduler answers at {address} within {_CONNECT_SECONDS} s; start one with "
             "`dask scheduler` and workers with `dask worker`"
         ) from error
-    with Client(address, security=security, set_as_default=False) as client:
+    with (
+        without_dasks_warning(),
+        Client(address, security=security, set_as_default=False) as client,
+    ):
         if not client.scheduler_info()["workers"]:
             raise ClusterError(
                 f"the scheduler at {address} has no workers; start some: dask worker {address}"
             )
+        refuse_other_versions(client)
         yield client
 
 

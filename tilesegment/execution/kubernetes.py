@@ -16,6 +16,7 @@ from tilesegment.config import ClusterOptions, KubernetesOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.environment import dask_variables
 from tilesegment.execution.memory import ENVIRONMENT
+from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
 
 _IDLE_SECONDS = 1800
 """After which the operator removes a cluster whose driver was killed."""
@@ -166,7 +167,7 @@ def open_kubernetes(
         httpx.HTTPError, kr8s.ServerError, OSError, RuntimeError, SchedulerStartupError,
     ) as error:  # fmt: skip
         raise ClusterError(f"the pods of {name} do not start: {_first_line(error)}") from error
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with cluster, without_dasks_warning(), Client(cluster, set_as_default=False) as client:
         if isinstance(options.workers, WorkerRange):
             cluster.adapt(options.workers.least, options.workers.most)
         try:
@@ -176,6 +177,7 @@ def open_kubernetes(
                 f"no worker came within {options.wait_seconds:.0f} s; look at "
                 f"`kubectl get pods -l dask.org/cluster-name={name}`"
             ) from error
+        refuse_other_versions(client)
         yield client
 
 

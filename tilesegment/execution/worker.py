@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -33,6 +32,7 @@ from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord, Work
 from tilesegment.storage.probabilities import Probabilities
 from tilesegment.storage.pyramid import Labels
+from tilesegment.storage.remote import locate
 from tilesegment.tiling import Window
 
 if TYPE_CHECKING:
@@ -451,9 +451,9 @@ class WorkerKind:
         return f"{self.device} {self.precision}, torch {self.torch}, {self.capability}"
 
 
-def received_bytes(dask_worker: Worker) -> int:
-    """What this worker was sent by others, since it started."""
-    return int(dask_worker.transfer_incoming_bytes_total)
+def sent_bytes(dask_worker: Worker) -> int:
+    """What this worker has sent to others and to the driver, since it started."""
+    return int(dask_worker.transfer_outgoing_bytes_total)
 
 
 def held_gpu() -> str:
@@ -481,5 +481,5 @@ def describe_worker(kind: str, precision: Precision, image: str) -> tuple[Worker
     )
     return (
         WorkerKind(device, choose_precision(precision, device), str(torch.__version__), capability),
-        Path(image).exists(),
+        locate(image).exists(),
     )

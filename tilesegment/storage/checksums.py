@@ -12,15 +12,19 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from tilesegment.errors import OutputError
 from tilesegment.storage.ledger import TileRecord, read_records, record_line
-from tilesegment.storage.objects import LEDGER_NAME, StoredObject, describe, write_document
+from tilesegment.storage.media import medium_of
+from tilesegment.storage.objects import LEDGER_NAME, StoredObject, describe
+from tilesegment.storage.remote import Location, locate
 
 OBJECTS_NAME = "objects.jsonl"
 COPIES_NAME = "zarr.json.copies"
+_READERS = 8
+"""Objects that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -50,40 +54,40 @@ class Damage:
     """Of the tile that wrote it; both None for metadata."""
 
 
-def checksums_folder(directory: Path, finest: str) -> Path:
+def checksums_folder(directory: Location, finest: str) -> Location:
     """Where the checksums of a label image lie; `finest` is the path of its finest level."""
     return directory / finest / LEDGER_NAME
 
 
-def write_objects(folder: Path, records: Iterable[TileRecord]) -> str:
+def write_objects(folder: Location, records: Iterable[TileRecord]) -> str:
     """Write the checksums of all tiles; returns the SHA-256 of the file."""
     ordered = sorted(records, key=lambda record: (record.level, record.number))
     text = "".join(record_line(record) for record in ordered)
-    write_document(folder / OBJECTS_NAME, text)
+    medium_of(folder).write_document(folder / OBJECTS_NAME, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_copies(folder: Path, documents: Mapping[str, str]) -> None:
+def write_copies(folder: Location, documents: Mapping[str, str]) -> None:
     """Write a copy of the metadata."""
     lines = (json.dumps([key, text]) for key, text in documents.items())
     text = "".join(f"{zlib.crc32(line.encode()):08x} {line}\n" for line in lines)
-    write_document(folder / COPIES_NAME, text)
+    medium_of(folder).write_document(folder / COPIES_NAME, text)
 
 
-def find_checksums(directory: Path) -> Path:
+def find_checksums(directory: Location) -> Location:
     """The folder of a label image's checksums; needs no metadata, which may be damaged.
 
     Raises:
         OutputError: if there is none.
     """
-    for folder in sorted(directory.glob(f"*/{LEDGER_NAME}")):
-        return folder
+    for folder in sorted(map(str, directory.glob(f"*/{LEDGER_NAME}"))):
+        return locate(folder)
     raise OutputError(
         f"{directory} has no checksums: it is no finished label image of tilesegment 0.2 or later"
     )
 
 
-def read_checksums(folder: Path) -> Checksums:
+def read_checksums(folder: Location) -> Checksums:
     """What is left of the checksums; lines that are damaged are passed over."""
     objects = folder / OBJECTS_NAME
     documents, whole = _read_copies(folder / COPIES_NAME)
@@ -93,7 +97,7 @@ def read_checksums(folder: Path) -> Checksums:
     return Checksums(tuple(read_records(objects)), documents, whole, sha256)
 
 
-def _read_copies(path: Path) -> tuple[dict[str, str], bool]:
+def _read_copies(path: Location) -> tuple[dict[str, str], bool]:
     documents: dict[str, str] = {}
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for line in lines:
@@ -104,7 +108,7 @@ def _read_copies(path: Path) -> tuple[dict[str, str], bool]:
     return documents, 0 < len(lines) == len(documents)
 
 
-def damaged_documents(directory: Path, documents: Mapping[str, str]) -> list[Damage]:
+def damaged_documents(directory: Location, documents: Mapping[str, str]) -> list[Damage]:
     """The metadata that is not as it was published."""
     found = (
         (key, _problem(directory, describe(key, text.encode()))) for key, text in documents.items()
@@ -112,21 +116,23 @@ def damaged_documents(directory: Path, documents: Mapping[str, str]) -> list[Dam
     return [Damage(key, problem) for key, problem in found if problem]
 
 
-def damaged_objects(directory: Path, records: Iterable[TileRecord]) -> list[Damage]:
+def damaged_objects(directory: Location, records: Iterable[TileRecord]) -> list[Damage]:
     """The objects of these tiles that are missing, or hold other bytes than were recorded."""
-    return [
-        Damage(item.key, problem, record.level, record.number)
-        for record in records
-        for item in record.objects
-        if (problem := _problem(directory, item))
-    ]
+    items = [(record, item) for record in records for item in record.objects]
+    with ThreadPoolExecutor(_READERS) as executor:
+        problems = executor.map(lambda pair: _problem(directory, pair[1]), items)
+        return [
+            Damage(item.key, problem, record.level, record.number)
+            for (record, item), problem in zip(items, problems, strict=True)
+            if problem
+        ]
 
 
-def _problem(directory: Path, stored: StoredObject) -> str | None:
+def _problem(directory: Location, stored: StoredObject) -> str | None:
     try:
         content = (directory / stored.key).read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return "missing"
     except OSError as error:
-        return f"unreadable ({error.strerror})"
+        return f"unreadable ({error.strerror or error})"
     return None if describe(stored.key, content) == stored else "damaged"

@@ -18,7 +18,7 @@ import zarr
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import StorePath
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX, Spacing
@@ -27,6 +27,7 @@ from tilesegment.storage.importing.original import OriginalStore, take_original_
 from tilesegment.storage.inventory import Inventory, take_inventory
 from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
+from tilesegment.storage.remote import Location, locate, zarr_store
 from tilesegment.storage.stores import LostObjectError, StrictStore, label_folder, open_group
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
@@ -95,15 +96,23 @@ class Image:
         return isinstance(self.group.store, OriginalStore)
 
     @property
+    def format(self) -> str:
+        """What it is, for people."""
+        store = self.group.store
+        if isinstance(store, OriginalStore):
+            return f"{store.info.format}, not imported"
+        return f"OME-Zarr {self.version}"
+
+    @property
     def decodes_whole_rows(self) -> bool:
         """Whether a narrow window of it costs as much as one over the full width."""
         store = self.group.store
         return isinstance(store, OriginalStore) and store.info.decodes_whole_rows
 
     @property
-    def label_folder(self) -> Path:
+    def label_folder(self) -> Location:
         """Where its label images are."""
-        return label_folder(Path(self.location))
+        return label_folder(locate(self.location))
 
     def position(self, axis: str) -> int | None:
         """Where `axis` stands among the axes; None if the image lacks it."""
@@ -163,7 +172,7 @@ class Image:
         ome = attributes.get("ome", attributes)
         return [str(name) for name in ome.get("labels", [])]
 
-    def pixels(self, level: int, absent: Path | None = None) -> "MirroredPixels":
+    def pixels(self, level: int, absent: Location | None = None) -> "MirroredPixels":
         """The pixels of a level, extended by mirroring.
 
         Args:
@@ -173,7 +182,7 @@ class Image:
         """
         array = self.group[self.levels[level].path]
         if absent is not None and not self.is_original:
-            store = StrictStore(LocalStore(self.location, read_only=True), absent)
+            store = StrictStore(zarr_store(locate(self.location)), absent)
             array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
 
@@ -185,7 +194,7 @@ class Image:
         """
         if self.is_original:
             return take_original_inventory(Path(self.location))
-        return take_inventory(self.group[self.levels[level].path], Path(self.location))
+        return take_inventory(self.group[self.levels[level].path], locate(self.location))
 
     def nodata(self, level: int) -> float | None:
         """The value that stands for "nothing was recorded here"; None if none is declared.
@@ -306,8 +315,8 @@ def _fault(error: Exception) -> str:
     return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
 
 
-def open_image(location: str | Path) -> Image:
-    """Read the metadata of an OME-Zarr image (0.4 or 0.5).
+def open_image(location: str | Location) -> Image:
+    """Read the metadata of an OME-Zarr image (0.4 or 0.5), at a path or URL.
 
     Raises:
         InputError: if there is no image; the message says what is there instead.
@@ -323,7 +332,7 @@ def open_image(location: str | Path) -> Image:
         ) from error
 
 
-def _read_image(location: str | Path, group: zarr.Group) -> Image:
+def _read_image(location: str | Location, group: zarr.Group) -> Image:
     attributes = dict(group.attrs)
     version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
     ome = attributes.get("ome", attributes)
@@ -345,12 +354,13 @@ def _read_image(location: str | Path, group: zarr.Group) -> Image:
     )
 
 
-def _name(location: str | Path) -> str:
-    path = Path(location)
-    return path.stem if path.is_file() else path.name.removesuffix(".zarr")
+def _name(location: str | Location) -> str:
+    path = locate(location)
+    is_file = isinstance(path, Path) and path.is_file()
+    return Path(path.name).stem if is_file else path.name.removesuffix(".zarr")
 
 
-def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
+def _validate(stored: Any, version: OMEVersion, location: str | Location) -> Any:
     """The multiscales entry as a model of ome-zarr-models.
 
     Numbers as dataset paths are written by some programs, and meant as strings.
@@ -370,7 +380,7 @@ def _validate(stored: Any, version: OMEVersion, location: str | Path) -> Any:
         ) from error
 
 
-def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
+def _check_axes(axes: tuple[Axis, ...], location: str | Location) -> None:
     names = [axis.name for axis in axes]
     if names != [name for name in "tczyx" if name in names] or names[-2:] != ["y", "x"]:
         raise InputError(
@@ -379,9 +389,9 @@ def _check_axes(axes: tuple[Axis, ...], location: str | Path) -> None:
         )
 
 
-def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> Level:
+def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Location) -> Level:
     for name in ("zarr.json", ".zarray"):
-        check_document(Path(location) / dataset.path / name)
+        check_document(locate(location) / dataset.path / name)
     try:
         array = group[dataset.path]
     except KeyError as error:
@@ -417,7 +427,7 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Path) -> 
     )  # fmt: skip
 
 
-def _other_group(location: str | Path, group: zarr.Group, ome: Any) -> str:
+def _other_group(location: str | Location, group: zarr.Group, ome: Any) -> str:
     """What a group without multiscales is, and what to give instead."""
     if isinstance(ome, dict) and "plate" in ome:
         well = ome["plate"]["wells"][0]["path"]

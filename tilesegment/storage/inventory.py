@@ -4,15 +4,16 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import zarr
 
-from tilesegment.errors import InputError
-from tilesegment.storage.objects import write_document
+from tilesegment.errors import InputError, StoreError
+from tilesegment.storage.media import medium_of
+from tilesegment.storage.remote import Location, NoAnswerError, RemotePath
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Inventory:
     sizes: str
     """SHA-256 over their keys and sizes."""
     times: str
-    """SHA-256 over their keys and the times of their last change."""
+    """SHA-256 over their keys and the times of their last change; their tags, in object stores."""
     absent: tuple[str, ...]
     """Keys of the chunks that are not there: by the Zarr specification they are background."""
 
 
-def take_inventory(array: zarr.Array, root: Path) -> Inventory:
+def take_inventory(array: zarr.Array, root: Location) -> Inventory:
     """Look at every object of a level; reads no pixels.
 
     Args:
@@ -41,23 +42,42 @@ def take_inventory(array: zarr.Array, root: Path) -> Inventory:
     """
     sizes, times = hashlib.sha256(), hashlib.sha256()
     present, absent = 0, []
-    inside = _Inside(root)
+    look = _listed(root, array.path) if isinstance(root, RemotePath) else _Inside(root).look
     for key in object_keys(array):
-        try:
-            found = inside.status(key)
-        except (FileNotFoundError, NotADirectoryError):
+        found = look(key)
+        if found is None:
             absent.append(key)
             continue
+        size, changed = found
         present += 1
-        sizes.update(f"{key} {found.st_size}\n".encode())
-        times.update(f"{key} {found.st_mtime_ns}\n".encode())
+        sizes.update(f"{key} {size}\n".encode())
+        times.update(f"{key} {changed}\n".encode())
     return Inventory(present, sizes.hexdigest(), times.hexdigest(), tuple(absent))
 
 
-def write_absent(folder: Path, inventory: Inventory) -> Path:
+def _listed(root: RemotePath, array: str) -> Callable[[str], tuple[int, str] | None]:
+    """Size and tag of each object of an array, by key relative to the store.
+
+    Raises:
+        InputError: if they may not be listed.
+    """
+    folder = root / array
+    try:
+        found = {
+            str(item.path.relative_to(root)): (item.size, item.tag) for item in folder.objects()
+        }
+    except (StoreError, NoAnswerError) as error:
+        raise InputError(
+            f"the chunks of {folder} cannot be listed, so that a lost one could not be told from "
+            f"background: {error}"
+        ) from error
+    return found.get
+
+
+def write_absent(folder: Location, inventory: Inventory) -> Location:
     """Write down what may be missing, for a `StrictStore`; returns the file."""
     path = folder / f"absent-{inventory.sizes[:12]}.json"
-    write_document(path, json.dumps(inventory.absent))
+    medium_of(path).write_document(path, json.dumps(inventory.absent))
     return path
 
 
@@ -77,7 +97,15 @@ class _Inside:
         self._root = root.resolve()
         self._seen: set[str] = set()
 
-    def status(self, key: str) -> os.stat_result:
+    def look(self, key: str) -> tuple[int, int] | None:
+        """Size and time of change; None if there is no such file."""
+        try:
+            found = self._status(key)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    def _status(self, key: str) -> os.stat_result:
         path = self._root / key
         folder = str(path.parent)
         if folder not in self._seen:

@@ -20,23 +20,23 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore, MemoryStore, StorePath
+from zarr.storage import MemoryStore, StorePath
 
 from tilesegment.colours import RGB, class_colour
 from tilesegment.errors import InputError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import carried_attributes
-from tilesegment.storage.image import Image, OMEVersion, open_image
+from tilesegment.storage.image import Image, Level, OMEVersion, open_image
+from tilesegment.storage.media import medium_of
 from tilesegment.storage.objects import (
     LEDGER_NAME,
+    PROVENANCE_KEY,
     Publishing,
     StoredObject,
-    create,
     describe,
     patiently,
     read_document,
     synchronise,
-    write_document,
     write_failed,
 )
 from tilesegment.storage.probabilities import (
@@ -48,10 +48,10 @@ from tilesegment.storage.probabilities import (
     probability_attributes,
 )
 from tilesegment.storage.pyramid import Labels, level_factors, pool_by_mode, repeat
+from tilesegment.storage.remote import Location, RemotePath, zarr_store
+from tilesegment.storage.replacing import finish_replacing
 from tilesegment.storage.stores import LostObjectError, StrictStore
 from tilesegment.tiling import TileGrid, Window
-
-PROVENANCE_KEY = "tilesegment"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class LabelLayout:
     properties: tuple[LabelProperties, ...]
     source: str | None
     """Relative path of the image; None if it lies elsewhere."""
+    suffix: str = ""
+    """Of the levels' paths: new for each run where nothing can be renamed."""
     probabilities: bool = False
     """Whether the probabilities of the classes are stored, too."""
 
@@ -86,6 +88,10 @@ class LabelLayout:
         if self.version == "0.4":
             return numcodecs.Zstd(level=1, checksum=True)
         return ZstdCodec(level=1, checksum=True)
+
+    def path(self, level: Level) -> str:
+        """Of a level's array, in the label image."""
+        return f"{level.path}{self.suffix}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class LabelVolume:
     as long as no two of them write one tile.
     """
 
-    directory: Path
+    directory: Location
     arrays: tuple[zarr.Array, ...]
     """From the finest to the coarsest level."""
     scales: tuple[tuple[float, ...], ...]
@@ -167,15 +173,15 @@ class LabelVolume:
         self, array: zarr.Array, selection: Any, values: Any
     ) -> tuple[tuple[StoredObject, ...], bool]:
         """The objects that are stored now, and whether they hold these values."""
-        encoded = _encode(array, selection, values)
+        encoded, medium = _encode(array, selection, values), medium_of(self.directory)
         try:
             objects = tuple(
-                patiently(partial(create, self.directory, key, content, self.publishing))
+                patiently(partial(medium.create, self.directory, key, content, self.publishing))
                 for key, content in encoded.items()
             )
         except OSError as error:
             needed = sum(map(len, encoded.values()))
-            raise write_failed(error, self.directory, needed) from error
+            raise medium.write_failed(error, self.directory, needed) from error
         ours = [describe(key, content).sha256 for key, content in encoded.items()]
         return objects, [item.sha256 for item in objects] == ours
 
@@ -249,10 +255,10 @@ class LabelVolume:
     def publish(self, provenance: Mapping[str, Any]) -> None:
         """Write the metadata: from now on there is a label image for every reader."""
         for key, text in self.final_documents(provenance).items():
-            write_document(self.directory / key, text)
+            medium_of(self.directory).write_document(self.directory / key, text)
 
 
-def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVolume:
+def layout_volume(image: Image, layout: LabelLayout, directory: Location) -> LabelVolume:
     """The label volume for an image, with nothing written yet."""
     kept = [index for index, axis in enumerate(image.axes) if axis.name != "c"]
     documents: dict[str, Any] = {}
@@ -267,7 +273,7 @@ def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVo
     )
     names = [image.axes[index].name for index in kept]
     arrays = [
-        _create_array(group, level.path, tuple(level.shape[i] for i in kept), layout, names)
+        _create_array(group, layout.path(level), tuple(level.shape[i] for i in kept), layout, names)
         for level in image.levels
     ]
     probabilities = []
@@ -289,12 +295,12 @@ def layout_volume(image: Image, layout: LabelLayout, directory: Path) -> LabelVo
     )
 
 
-def _stored_in(directory: Path, array: zarr.Array) -> zarr.Array:
+def _stored_in(directory: Location, array: zarr.Array) -> zarr.Array:
     """An array whose pixels lie in a directory, though its metadata does not yet.
 
     Background is stored too: what is missing was lost.
     """
-    place = StorePath(StrictStore(LocalStore(directory)), array.path)
+    place = StorePath(StrictStore(zarr_store(directory, read_only=False)), array.path)
     return zarr.Array(zarr.AsyncArray(array.metadata, place, config={"write_empty_chunks": True}))
 
 
@@ -332,7 +338,7 @@ def _attributes(image: Image, layout: LabelLayout, kept: Sequence[int]) -> dict[
         axes.append({key: value for key, value in entry.items() if value is not None})
     datasets = [
         {
-            "path": level.path,
+            "path": layout.path(level),
             "coordinateTransformations": [
                 {"type": "scale", "scale": [level.scale[index] for index in kept]},
                 {"type": "translation", "translation": [level.translation[i] for i in kept]},
@@ -470,7 +476,7 @@ def _image_label(group: zarr.Group) -> Mapping[str, Any]:
     return stated
 
 
-def published_provenance(directory: Path) -> Mapping[str, Any] | None:
+def published_provenance(directory: Location) -> Mapping[str, Any] | None:
     """How the label image in a directory was made; None if there is none.
 
     An empty mapping means that there is one, made by something else.
@@ -483,7 +489,7 @@ def published_provenance(directory: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def refuse_foreign(directory: Path, overwrite: bool) -> None:
+def refuse_foreign(directory: Location, overwrite: bool) -> None:
     """Refuse a directory that holds anything but a label image or an unfinished run.
 
     With `overwrite` another program's label image may be replaced, and nothing else.
@@ -506,7 +512,7 @@ def refuse_foreign(directory: Path, overwrite: bool) -> None:
         )
 
 
-def _is_label_image(directory: Path) -> bool:
+def _is_label_image(directory: Location) -> bool:
     for key in ("zarr.json", ".zattrs"):
         document = read_document(directory / key) or {}
         attributes = document.get("attributes", document)
@@ -515,7 +521,7 @@ def _is_label_image(directory: Path) -> bool:
     return False
 
 
-def list_labels(labels: Path, name: str, version: OMEVersion) -> None:
+def list_labels(labels: Location, name: str, version: OMEVersion) -> None:
     """Add `name` to the list of the image's labels; creates the group that holds the list."""
     key = "zarr.json" if version == "0.5" else ".zattrs"
     document = read_document(labels / key) or {}
@@ -525,11 +531,11 @@ def list_labels(labels: Path, name: str, version: OMEVersion) -> None:
         ome = document.setdefault("attributes", {}).setdefault("ome", {"version": "0.5"})
     else:
         ome = document
-        write_document(labels / ".zgroup", json.dumps({"zarr_format": 2}))
+        medium_of(labels).write_document(labels / ".zgroup", json.dumps({"zarr_format": 2}))
     names = ome.setdefault("labels", [])
     if name not in names:
         names.append(name)
-        write_document(labels / key, json.dumps(document, indent=2))
+        medium_of(labels).write_document(labels / key, json.dumps(document, indent=2))
 
 
 def remove_labels(directory: Path) -> None:
@@ -549,8 +555,10 @@ def beside_labels(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.new")
 
 
-def swap_labels(new: Path, old: Path) -> None:
-    """Put finished labels in the place of others, which are deleted."""
+def swap_labels(new: Location, old: Location) -> None:
+    """Put finished labels in the place of others, which are deleted; on a disk only."""
+    if not (isinstance(new, Path) and isinstance(old, Path)):
+        raise TypeError(f"{new} cannot be renamed to {old}")
     remove_labels(old)
     try:
         new.rename(old)
@@ -559,12 +567,14 @@ def swap_labels(new: Path, old: Path) -> None:
         raise write_failed(error, old) from error
 
 
-def finish_swap(directory: Path) -> bool:
+def finish_swap(directory: Location) -> bool:
     """Put labels in their place that were finished by a run which was then cut short.
 
     Returns:
         Whether there were any.
     """
+    if isinstance(directory, RemotePath):
+        return finish_replacing(directory)
     new = beside_labels(directory)
     if (new / LEDGER_NAME).exists() or not published_provenance(new):
         return False
@@ -572,7 +582,7 @@ def finish_swap(directory: Path) -> bool:
     return True
 
 
-def refresh_consolidated(image: Path) -> None:
+def refresh_consolidated(image: Location) -> None:
     """Renew an image's consolidated metadata, if it has any: readers would miss the labels."""
     document = read_document(image / "zarr.json") or {}
     if not document.get("consolidated_metadata") and not (image / ".zmetadata").exists():
@@ -580,7 +590,7 @@ def refresh_consolidated(image: Path) -> None:
     with warnings.catch_warnings():
         # zarr warns that version 3 does not specify it; whoever wrote the image uses it.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(image)
+        zarr.consolidate_metadata(zarr_store(image, read_only=False))
 
 
 def class_names(group: zarr.Group) -> dict[int, str]:

@@ -4,8 +4,8 @@ A directory in the unfinished label image holds::
 
     manifest.json      whose run it is; written once
     drivers/0001       one file per driver that worked on the run: what it does of it, and where
-                       it runs; its driver holds a lock on it
-    tiles-0001.jsonl   the tiles that this driver's workers have finished, one line each
+                       it runs; see `locks` and `lease`
+    tiles-0001*.jsonl  the tiles that this driver's workers have finished, one line each
     absent.json        chunks that the image lacked when the run began
     aside/             files that do not have their name yet
 
@@ -19,37 +19,36 @@ stops. Until then both may work: an object is written once, whoever writes it, s
 records cannot contradict each other.
 """
 
-import fcntl
 import json
 import os
 import re
-import shutil
 import socket
-import uuid
+import time
 import zlib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from tilesegment.errors import OutputBusyError, OutputConflictError, OutputError
-from tilesegment.partition import WHOLE, Partition
-from tilesegment.storage.objects import (
-    LEDGER_NAME,
-    StoredObject,
-    make_aside,
-    settle,
-    synchronise,
-    write_document,
-    write_failed,
+from tilesegment.errors import (
+    OutputBusyError,
+    OutputConflictError,
+    OutputError,
+    TilesegmentError,
 )
+from tilesegment.partition import WHOLE, Partition
+from tilesegment.storage.media import Claim, medium_of
+from tilesegment.storage.objects import LEDGER_NAME, StoredObject
+from tilesegment.storage.remote import Location, locate
 
 _DRIVER = re.compile(r"(\d{4,})(\.taken)?")
 """Names in the folder of drivers; .taken where the file system has no hard links."""
 MANIFEST_NAME = "manifest.json"
 _MOST_WAITING = 256
 """Records that are written with one synchronisation, at most."""
+_READERS = 16
+"""Files of records that are read at once."""
 
 Work = Literal["computed", "reused", "masked"]
 """Where a tile's labels come from: the network; an earlier tile of the same single pixel value; or
@@ -97,6 +96,7 @@ class Ledger:
             is there already.
         tiles: numbers of the partition's tiles, of the level that is segmented; None: all tiles
             of all levels.
+        clock: in seconds; tells how long records have waited.
 
     Raises:
         OutputConflictError: on opening, if the tiles in the directory belong to another run.
@@ -106,12 +106,13 @@ class Ledger:
 
     def __init__(
         self,
-        labels_directory: Path,
+        labels_directory: Location,
         fingerprint: Mapping[str, Any],
         *,
         take_over: bool = False,
         partition: Partition = WHOLE,
         tiles: Container[int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.labels = labels_directory
         self.directory = labels_directory / LEDGER_NAME
@@ -122,38 +123,19 @@ class Ledger:
         self._waiting: list[TileRecord] = []
         self._peers: set[int] = set()
         """Numbers of drivers that do not end this one."""
+        self._medium = medium_of(labels_directory)
+        self._clock, self._flushed = clock, clock()
         try:
             if not partition.publishes:
-                make_aside(labels_directory)
-                self._make_manifest(fingerprint)
+                self._medium.prepare(labels_directory)
+                text = json.dumps(dict(fingerprint), indent=2)
+                self._medium.write_once(self.directory / MANIFEST_NAME, text)
             refuse_other_run(_read_manifest(labels_directory), fingerprint, labels_directory)
-            self._driver, self._lock = _become_driver(labels_directory, partition, take_over)
+            self._driver, self._claim = _become_driver(labels_directory, partition, take_over)
             self._read(None if tiles is None else (fingerprint["level"], tiles))
-            self._file: IO[str] = self._journal.open("a")
+            self._journal = self._medium.open_journal(self.directory, self._driver)
         except OSError as error:
-            raise write_failed(error, labels_directory) from error
-
-    def _make_manifest(self, fingerprint: Mapping[str, Any]) -> None:
-        """Of several runs that begin at once one writes it; all are then compared with it."""
-        manifest = self.directory / MANIFEST_NAME
-        if manifest.exists():
-            return
-        aside = self.directory / f"{uuid.uuid4().hex}.manifest"
-        write_document(aside, json.dumps(dict(fingerprint), indent=2))
-        try:
-            os.link(aside, manifest)
-        except FileExistsError:
-            return
-        except OSError:
-            # No hard links here.
-            aside.rename(manifest)
-        finally:
-            aside.unlink(missing_ok=True)
-        synchronise(self.directory)
-
-    @property
-    def _journal(self) -> Path:
-        return self.directory / f"tiles-{self._driver:04}.jsonl"
+            raise self._medium.write_failed(error, labels_directory) from error
 
     def _read(self, own: tuple[int, Container[int]] | None) -> None:
         """Believe each record whose objects are there, and remove the objects of the others.
@@ -161,17 +143,17 @@ class Ledger:
         Args:
             own: level and numbers of the tiles that this driver may touch; None for all.
         """
-        for journal in sorted(self.directory.glob("tiles-*.jsonl")):
-            for record in read_records(journal):
-                self.done[record.level, record.number] = record
+        for record in _all_records(self.directory):
+            self.done[record.level, record.number] = record
+        size = self._medium.sizes(self.labels) if self.done else None
         for place, record in list(self.done.items()):
-            damaged = [item for item in record.objects if not _has_size(self.labels, item)]
+            damaged = [item for item in record.objects if size and size(item.key) != item.size]
             if not damaged:
                 continue
             del self.done[place]
             if own is None or (record.level == own[0] and record.number in own[1]):
                 for item in damaged:
-                    (self.labels / item.key).unlink(missing_ok=True)
+                    self._medium.unlink(self.labels / item.key)
 
     def believe(self, records: Iterable[TileRecord]) -> None:
         """Take tiles for done that a published label image has; they are not written down."""
@@ -185,9 +167,9 @@ class Ledger:
     def add(self, record: TileRecord) -> None:
         """Note that a tile is done; durable after the next `flush`."""
         try:
-            settled = tuple(settle(self.labels, item) for item in record.objects)
+            settled = tuple(self._medium.settle(self.labels, item) for item in record.objects)
         except OSError as error:
-            raise write_failed(error, self.labels) from error
+            raise self._medium.write_failed(error, self.labels) from error
         record = replace(record, objects=settled, worker=None, seconds=0.0)
         self._waiting.append(record)
         self.done[record.level, record.number] = record
@@ -202,17 +184,20 @@ class Ledger:
             OutputError: if another driver has taken the run over.
             IncompleteError: if the disk is full.
         """
+        self._flushed = self._clock()
         self.refuse_successor()
         if not self._waiting:
             return
-        text = "".join(record_line(record) for record in self._waiting)
-        try:
-            self._file.write(text)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise write_failed(error, self._journal, len(text)) from error
+        self._journal.append("".join(record_line(record) for record in self._waiting))
         self._waiting.clear()
+
+    def rest(self) -> None:
+        """Called when no more records are ready for now: makes those that wait durable.
+
+        Where that is costly it is not done more often than every few seconds.
+        """
+        if self._clock() - self._flushed >= self._journal.patience_seconds:
+            self.flush()
 
     @property
     def is_newest(self) -> bool:
@@ -239,22 +224,14 @@ class Ledger:
             raise OutputError(f"another driver has taken over {self.labels}; this one stops")
         raise OutputError(f"another run has finished or removed {self.labels}; this one stops")
 
-    def remove(self, keep_as: Path | None = None) -> None:
+    def remove(self, keep_as: Location | None = None) -> None:
         """End the run, once its labels are published.
 
         Args:
             keep_as: where to keep the ledger; None deletes it.
         """
         self.close()
-        if keep_as is not None:
-            shutil.rmtree(keep_as, ignore_errors=True)
-            self.directory.rename(keep_as)
-            shutil.rmtree(keep_as / "aside", ignore_errors=True)
-            return
-        # At once out of the way of a worker that wakes late.
-        gone = self.directory.with_name(f"{LEDGER_NAME}-{uuid.uuid4().hex[:8]}")
-        self.directory.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        self._medium.end_ledger(self.directory, keep_as)
 
     def __enter__(self) -> Self:
         return self
@@ -265,19 +242,19 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file.closed:
+        if self._claim.closed:
             return
         try:
             self.flush()
-        except (OutputError, OSError):
+        except (TilesegmentError, OSError):
             if error is None:
                 raise
         finally:
             self.close()
 
     def close(self) -> None:
-        self._file.close()
-        self._lock.close()
+        self._journal.close()
+        self._claim.close()
 
 
 @dataclass(frozen=True)
@@ -288,14 +265,14 @@ class _Driver:
     partition: Partition
     where: str
     """Process and host, for people."""
-    path: Path
+    path: Location
 
 
-def _folder_of_drivers(labels_directory: Path) -> Path:
+def _folder_of_drivers(labels_directory: Location) -> Location:
     return labels_directory / LEDGER_NAME / "drivers"
 
 
-def _driver_numbers(labels_directory: Path) -> set[int]:
+def _driver_numbers(labels_directory: Location) -> set[int]:
     """Numbers of all drivers that a run had, and of those that died before they had a file."""
     try:
         names = [path.name for path in _folder_of_drivers(labels_directory).iterdir()]
@@ -304,17 +281,17 @@ def _driver_numbers(labels_directory: Path) -> set[int]:
     return {int(found[1]) for name in names if (found := _DRIVER.fullmatch(name))}
 
 
-def _read_driver(labels_directory: Path, number: int) -> _Driver | None:
+def _read_driver(labels_directory: Location, number: int) -> _Driver | None:
     """A driver; None if it died before it had a file, or the run was ended meanwhile."""
     path = _folder_of_drivers(labels_directory) / f"{number:04}"
     try:
-        partition, _, where = path.read_text().partition(" ")
+        partition, _, where = path.read_text().partition("\n")[0].partition(" ")
     except FileNotFoundError:
         return None
     return _Driver(number, Partition(*map(int, partition.split("/"))), where, path)
 
 
-def _drivers(labels_directory: Path) -> list[_Driver]:
+def _drivers(labels_directory: Location) -> list[_Driver]:
     """All drivers that a run had, the oldest first."""
     numbers = sorted(_driver_numbers(labels_directory))
     found = (_read_driver(labels_directory, number) for number in numbers)
@@ -322,57 +299,46 @@ def _drivers(labels_directory: Path) -> list[_Driver]:
 
 
 def _become_driver(
-    labels_directory: Path, partition: Partition, take_over: bool
-) -> tuple[int, IO[str]]:
-    """The number of a new driver, and the file that it holds locked until it ends.
+    labels_directory: Location, partition: Partition, take_over: bool
+) -> tuple[int, Claim]:
+    """The number of a new driver, and what shows that it is alive.
+
+    Whoever has a number has seen all lower ones.
 
     Raises:
         OutputBusyError: if another driver is at work that this one excludes.
     """
-    folder = _folder_of_drivers(labels_directory)
-    folder.mkdir(exist_ok=True)
-    aside = folder / f"{uuid.uuid4().hex}.partial"
-    # Locked before it has its name: nobody can take this driver for a dead one.
-    lock = aside.open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.write(f"{partition} process {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
+    where = f"{partition} process {os.getpid()} on {socket.gethostname()}"
+    claim = medium_of(labels_directory).open_claim(_folder_of_drivers(labels_directory), where)
     try:
-        number = _take_number(aside, labels_directory, partition, take_over)
+        while True:
+            number = 1 + max(_driver_numbers(labels_directory), default=0)
+            if not take_over:
+                refuse_living_driver(labels_directory, partition)
+            if claim.take(number):
+                return number, claim
     except BaseException:
-        lock.close()
+        claim.close()
         raise
-    finally:
-        aside.unlink(missing_ok=True)
-    synchronise(folder)
-    return number, lock
 
 
-def _take_number(aside: Path, labels_directory: Path, partition: Partition, take_over: bool) -> int:
-    """Name a driver's file by the next number; whoever has a number has seen all lower ones."""
-    while True:
-        number = 1 + max(_driver_numbers(labels_directory), default=0)
-        if not take_over:
-            refuse_living_driver(labels_directory, partition)
-        try:
-            _name_exclusively(aside, aside.with_name(f"{number:04}"))
-        except FileExistsError:
-            continue
-        return number
-
-
-def _living_driver(labels_directory: Path, partition: Partition) -> _Driver | None:
+def _living_driver(labels_directory: Location, partition: Partition) -> _Driver | None:
     """A driver at work that excludes `partition`, and was not taken over."""
-    drivers = _drivers(labels_directory)
+    drivers, is_alive = _drivers(labels_directory), medium_of(labels_directory).is_alive
     for position, driver in enumerate(drivers):
         later = drivers[position + 1 :]
         current = not any(other.partition.excludes(driver.partition) for other in later)
-        if current and driver.partition.excludes(partition) and _is_locked(driver.path):
+        if current and driver.partition.excludes(partition) and is_alive(driver.path):
             return driver
     return None
 
 
-def refuse_living_driver(labels_directory: Path, partition: Partition = WHOLE) -> None:
+def has_living_driver(labels_directory: Location) -> bool:
+    """Whether anybody is at work on a run."""
+    return _living_driver(labels_directory, WHOLE) is not None
+
+
+def refuse_living_driver(labels_directory: Location, partition: Partition = WHOLE) -> None:
     """Refuse labels that another run is writing.
 
     Raises:
@@ -387,35 +353,14 @@ def refuse_living_driver(labels_directory: Path, partition: Partition = WHOLE) -
         )
 
 
-def clear_finished(labels_directory: Path) -> None:
+def clear_finished(labels_directory: Location) -> None:
     """Remove the ledger of published labels, if its driver died before it could."""
+    medium = medium_of(labels_directory)
+    if not medium.can_rename:
+        # What is there is of a run that is to replace the labels; see `replacing`.
+        return
     if _drivers(labels_directory) and _living_driver(labels_directory, WHOLE) is None:
-        shutil.rmtree(labels_directory / LEDGER_NAME, ignore_errors=True)
-
-
-def _name_exclusively(aside: Path, path: Path) -> None:
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # No hard links here: a directory of the name is exclusive as well.
-        path.with_suffix(".taken").mkdir()
-        aside.rename(path)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        file = path.open()
-    except FileNotFoundError:
-        # The run was ended meanwhile.
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        medium.end_ledger(labels_directory / LEDGER_NAME, None)
 
 
 def record_line(record: TileRecord) -> str:
@@ -431,7 +376,15 @@ def record_line(record: TileRecord) -> str:
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
-def read_records(path: Path) -> Iterator[TileRecord]:
+def _all_records(directory: Location) -> Iterator[TileRecord]:
+    """The records of all drivers, the oldest first."""
+    journals = sorted(map(str, directory.glob("tiles-*.jsonl")))
+    with ThreadPoolExecutor(_READERS) as executor:
+        for records in executor.map(lambda path: list(read_records(locate(path))), journals):
+            yield from records
+
+
+def read_records(path: Location) -> Iterator[TileRecord]:
     """The records in a file whose lines are whole; what was torn or damaged is passed over."""
     for line in path.read_bytes().splitlines(keepends=True):
         checksum, _, text = line.partition(b" ")
@@ -447,31 +400,22 @@ def read_records(path: Path) -> Iterator[TileRecord]:
         )
 
 
-def _has_size(labels_directory: Path, stored: StoredObject) -> bool:
-    try:
-        return (labels_directory / stored.key).stat().st_size == stored.size
-    except FileNotFoundError:
-        return False
-
-
-def read_unfinished(labels_directory: Path) -> UnfinishedRun | None:
+def read_unfinished(labels_directory: Location) -> UnfinishedRun | None:
     """Look at a run without taking part in it; None if there is none, or it cannot be read."""
     directory = labels_directory / LEDGER_NAME
-    journals = sorted(directory.glob("tiles-*.jsonl"))
     try:
         fingerprint = _read_manifest(labels_directory)
-        records = [record for journal in journals for record in read_records(journal)]
-        files = [directory / MANIFEST_NAME, *journals]
+        records = list(_all_records(directory))
         return UnfinishedRun(
             fingerprint=fingerprint,
             done=frozenset(item.number for item in records if item.level == fingerprint["level"]),
-            updated=max(file.stat().st_mtime for file in files),
+            updated=medium_of(directory).changed(directory),
         )
     except (OSError, OutputError, ValueError, KeyError):
         return None
 
 
-def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) -> bool:
+def is_unfinished_run(labels_directory: Location, fingerprint: Mapping[str, Any]) -> bool:
     """Whether a directory holds the tiles of a run with this fingerprint."""
     try:
         refuse_other_run(_read_manifest(labels_directory), fingerprint, labels_directory)
@@ -480,7 +424,7 @@ def is_unfinished_run(labels_directory: Path, fingerprint: Mapping[str, Any]) ->
     return True
 
 
-def _read_manifest(labels_directory: Path) -> dict[str, Any]:
+def _read_manifest(labels_directory: Location) -> dict[str, Any]:
     path = labels_directory / LEDGER_NAME / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text())
@@ -491,7 +435,7 @@ def _read_manifest(labels_directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def unfinished_fingerprint(labels_directory: Path) -> dict[str, Any] | None:
+def unfinished_fingerprint(labels_directory: Location) -> dict[str, Any] | None:
     """The fingerprint of the run whose tiles a directory holds; None if there is none."""
     try:
         return _read_manifest(labels_directory)
@@ -500,7 +444,7 @@ def unfinished_fingerprint(labels_directory: Path) -> dict[str, Any] | None:
 
 
 def refuse_other_run(
-    stored: Mapping[str, Any], wanted: Mapping[str, Any], labels_directory: Path
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], labels_directory: Location
 ) -> None:
     """Compare two fingerprints field by field.
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numcodecs
@@ -29,6 +28,7 @@ from zarr.codecs import (
 )
 
 from tilesegment.errors import InputError
+from tilesegment.storage.remote import Location, size_of
 
 LARGEST_DOCUMENT_BYTES = 16 * 2**20
 _MOST_PIXELS = 2**50
@@ -49,16 +49,16 @@ _ZSTD_UNKNOWN_FACTOR = 4
 """Packed pieces without a size are counted as if each block were full; streams flush early."""
 
 
-def check_document(path: Path) -> None:
+def check_document(path: Location) -> None:
     """Refuse metadata that is too large to be read.
 
     Raises:
         InputError: if it is.
     """
-    if path.is_file() and path.stat().st_size > LARGEST_DOCUMENT_BYTES:
+    size = size_of(path) or 0
+    if size > LARGEST_DOCUMENT_BYTES:
         raise InputError(
-            f"{path} has {path.stat().st_size} bytes of metadata; at most "
-            f"{LARGEST_DOCUMENT_BYTES} are read"
+            f"{path} has {size} bytes of metadata; at most {LARGEST_DOCUMENT_BYTES} are read"
         )
 
 

@@ -1,7 +1,6 @@
 """Reading a mask: tissue found on a coarse level of the image, or pixels stored by somebody."""
 
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import zarr
@@ -12,6 +11,7 @@ from tilesegment.geometry import YX
 from tilesegment.mask import Mask, Wanted, dilate, stretch
 from tilesegment.storage.image import Image, MirroredPixels, open_image
 from tilesegment.storage.pyramid import level_factors
+from tilesegment.storage.remote import Location, absolute, locate, zarr_store
 from tilesegment.tissue import find_tissue
 
 _TISSUE_SIDE = 1024
@@ -24,7 +24,7 @@ _LARGEST_MASK = 2**27
 
 def absolute_source(source: str) -> str:
     """What names the same mask from another directory."""
-    return source if source in ("none", "tissue") else str(Path(source).absolute())
+    return source if source in ("none", "tissue") else str(absolute(locate(source)))
 
 
 def read_mask(source: str, image: Image, level: int, halo: int) -> Mask | None:
@@ -47,7 +47,7 @@ def read_mask(source: str, image: Image, level: int, halo: int) -> Mask | None:
         return None
     if source == "tissue":
         return _find_tissue(image, level, halo)
-    planes = _read_stored(Path(source), image, level)
+    planes = _read_stored(locate(source), image, level)
     return stretch(planes, image.plane_shape(level))
 
 
@@ -90,7 +90,7 @@ def _picture_level(image: Image) -> int:
     return max(enough, default=0)
 
 
-def _read_stored(path: Path, image: Image, level: int) -> Wanted:
+def _read_stored(path: Location, image: Image, level: int) -> Wanted:
     """The wanted pixels of a stored mask: (plane, y, x)."""
     if not path.exists():
         raise InputError(
@@ -116,10 +116,10 @@ def _read_stored(path: Path, image: Image, level: int) -> Wanted:
     )
 
 
-def _open(path: Path, wanted: YX) -> MirroredPixels:
+def _open(path: Location, wanted: YX) -> MirroredPixels:
     """A plain array, or the level of a label image that suits an image of `wanted` pixels."""
     try:
-        array = zarr.open_array(path, mode="r")
+        array = zarr.open_array(zarr_store(path), mode="r")
     except (ArrayNotFoundError, NodeTypeValidationError):
         mask = open_image(path)
         return mask.pixels(_suitable_level(mask, wanted))

@@ -20,11 +20,14 @@ from typing import Any, Literal, TypeVar
 
 from tilesegment.errors import IncompleteError, OutputError
 from tilesegment.retry import Backoff, is_transient, retried
+from tilesegment.storage.remote import Location
 
 Result = TypeVar("Result")
 
 LEDGER_NAME = ".tilesegment"
 """Of the directory in a label image that records an unfinished run."""
+PROVENANCE_KEY = "tilesegment"
+"""Of the attribute of a label image that says how it was made."""
 ASIDE_NAME = "aside"
 """Of the directory in it where files lie until they get their name."""
 
@@ -159,6 +162,15 @@ def _is_refused(source: Path, taken: Path) -> bool:
     return False
 
 
+def choose_publishing(root: Path) -> Publishing:
+    """Workers name their objects themselves, where the file system can do so exclusively.
+
+    Raises:
+        OSError: if nothing can be written at all.
+    """
+    return "link" if can_link(root) else "driver"
+
+
 def make_aside(root: Path) -> None:
     """The directory for files aside, empty: what a dead worker left there is of no use."""
     directory = root / LEDGER_NAME / ASIDE_NAME
@@ -181,7 +193,46 @@ def write_document(path: Path, text: str) -> None:
         raise write_failed(error, path.parent, len(text)) from error
 
 
-def read_document(path: Path) -> dict[str, Any] | None:
+def write_once(path: Path, text: str) -> None:
+    """Write a small file, unless there is one; of several writers one succeeds."""
+    if path.exists():
+        return
+    aside = path.with_name(f"{uuid.uuid4().hex}.{path.suffix[1:]}.aside")
+    write_document(aside, text)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # No hard links here.
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    synchronise(path.parent)
+
+
+def unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def sizes(directory: Path) -> Callable[[str], int | None]:
+    """Bytes of each file below a directory, by its relative path."""
+
+    def size(key: str) -> int | None:
+        try:
+            return (directory / key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    return size
+
+
+def changed(directory: Path) -> float:
+    """When a file right in a directory was last written; seconds since the epoch."""
+    return max(path.stat().st_mtime for path in directory.iterdir() if path.is_file())
+
+
+def read_document(path: Location) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file.
 
     Raises:
@@ -192,7 +243,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{path} is damaged ({error}); mend or remove it") from error
     if not isinstance(document, dict):

@@ -44,7 +44,7 @@ def probability_attributes(image: Image, layout: "LabelLayout") -> dict[str, Any
         axes.append({key: value for key, value in entry.items() if value is not None})
     datasets = [
         {
-            "path": level.path,
+            "path": layout.path(level),
             "coordinateTransformations": [
                 {"type": "scale", "scale": _with_channels(image, level.scale, 1.0)},
                 {"type": "translation", "translation": _with_channels(image, level.translation, 0)},
@@ -115,7 +115,7 @@ def create_probability_array(
         return tuple({"c": channels, "y": side, "x": side}.get(axis, 1) for axis in axes)
 
     common: dict[str, Any] = {
-        "name": image.levels[level].path,
+        "name": layout.path(image.levels[level]),
         "shape": tuple(_with_channels(image, image.levels[level].shape, classes)),
         "dtype": "uint8",
         "chunks": sizes(1, layout.chunk),

@@ -6,31 +6,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import zarr
+from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, GroupNotFoundError
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import WrapperStore
 
-from tilesegment.errors import InputError
+from tilesegment.errors import InputError, StoreError
 from tilesegment.storage.importing.original import open_original
 from tilesegment.storage.limits import check_document
+from tilesegment.storage.remote import (
+    Location,
+    NoAnswerError,
+    RemotePath,
+    locate,
+    size_of,
+    zarr_store,
+)
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-def open_group(location: str | Path) -> zarr.Group:
-    """The zarr group at a path, or the one that the import of an image file would give; read-only.
+def open_group(location: str | Location) -> zarr.Group:
+    """The zarr group at a path or URL, or the one that the import of an image file would give.
+
+    It is read-only.
 
     Raises:
         InputError: if there is none; the message says what is there instead.
     """
-    scheme, separator, _ = str(location).partition("://")
-    if separator or "::" in str(location):
-        # The rest may hold a password or a signature.
-        raise InputError(
-            f"{scheme}:// is a URL; this version reads images on a disk: copy or mount it"
-        )
-    path = Path(location)
+    path = locate(location) if isinstance(location, str) else location
+    if isinstance(path, RemotePath):
+        return _open_remote(path)
     if not path.exists():
         raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
     if path.is_file():
@@ -48,14 +55,40 @@ def open_group(location: str | Path) -> zarr.Group:
         raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
 
 
-def label_folder(location: Path) -> Path:
+def _open_remote(path: RemotePath) -> zarr.Group:
+    """The zarr group under a key.
+
+    Without the right to list a bucket, S3 refuses to tell that a key is not there; so no more is
+    asked for than must be.
+    """
+    try:
+        for name, version in (("zarr.json", 3), (".zgroup", 2), (".zattrs", 2)):
+            if size_of(path / name) is not None:
+                check_document(path / name)
+                return zarr.open_group(
+                    zarr_store(path), mode="r", zarr_format=version, use_consolidated=False
+                )
+        found = next(path.iterdir(), None)
+    except (NoAnswerError, StoreError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:
+        raise InputError(_about_directory(path)) from error
+    # zarr raises whatever its parser stumbles over.
+    except Exception as error:
+        raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
+    if found is None:
+        raise InputError(f"there is no image at {path}; give the URL of an OME-Zarr image")
+    raise InputError(_about_directory(path))
+
+
+def label_folder(location: Location) -> Location:
     """Where the label images of an image are: in its store, or beside a file, which has no room."""
-    if location.is_file():
+    if isinstance(location, Path) and location.is_file():
         return location.with_name(f"{location.name}.labels.zarr")
     return location / "labels"
 
 
-def _about_directory(path: Path) -> str:
+def _about_directory(path: Location) -> str:
     if (path / "zarr.json").exists() or (path / ".zarray").exists():
         return (
             f"{path} is a plain Zarr array without OME-Zarr metadata; give the OME-Zarr group "
@@ -72,7 +105,7 @@ class LostObjectError(Exception):
     """A chunk is not there although it was, or must be."""
 
 
-class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
+class StrictStore(WrapperStore[Store]):  # type: ignore[misc]
     """A store in which a missing chunk is an error; elsewhere zarr reads it as background.
 
     Args:
@@ -81,11 +114,11 @@ class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
             if none may be. They are not asked for.
     """
 
-    def __init__(self, store: LocalStore, absent: Path | None = None) -> None:
+    def __init__(self, store: Store, absent: Location | None = None) -> None:
         super().__init__(store)
         self._absent = absent
 
-    def _with_store(self, store: LocalStore) -> Self:
+    def _with_store(self, store: Store) -> Self:
         return type(self)(store, self._absent)
 
     async def get(
@@ -108,5 +141,5 @@ class StrictStore(WrapperStore[LocalStore]):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=4)
-def _keys(path: Path) -> frozenset[str]:
+def _keys(path: Location) -> frozenset[str]:
     return frozenset(json.loads(path.read_text()))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tilesegment.storage.checksums import (
@@ -16,7 +15,8 @@ from tilesegment.storage.checksums import (
     find_checksums,
     read_checksums,
 )
-from tilesegment.storage.labels import PROVENANCE_KEY
+from tilesegment.storage.objects import PROVENANCE_KEY
+from tilesegment.storage.remote import Location
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DeepCheck:
     damaged: tuple[Damage, ...]
 
 
-def check_objects(directory: Path) -> DeepCheck:
+def check_objects(directory: Location) -> DeepCheck:
     """Read every object of a published label image, and compare it with its checksum.
 
     Args:
@@ -40,14 +40,15 @@ def check_objects(directory: Path) -> DeepCheck:
         OutputError: if there are no checksums.
     """
     folder = find_checksums(directory)
+    inside = f"{folder.parent.name}/{folder.name}"
     checksums = read_checksums(folder)
     provenance = copied_provenance(checksums)
     found = [*damaged_documents(directory, checksums.documents)]
     if not checksums.whole_copies or not provenance:
-        found.append(Damage((folder / COPIES_NAME).relative_to(directory).as_posix(), "damaged"))
+        found.append(Damage(f"{inside}/{COPIES_NAME}", "damaged"))
         provenance = _published(directory)
     if checksums.sha256 != provenance.get("checksums"):
-        found.append(Damage((folder / OBJECTS_NAME).relative_to(directory).as_posix(), "damaged"))
+        found.append(Damage(f"{inside}/{OBJECTS_NAME}", "damaged"))
     found.extend(damaged_objects(directory, checksums.records))
     objects = sum(len(record.objects) for record in checksums.records)
     return DeepCheck(str(directory), objects + len(checksums.documents), tuple(found))
@@ -61,7 +62,7 @@ def copied_provenance(checksums: Checksums) -> Mapping[str, Any]:
     return {}
 
 
-def _published(directory: Path) -> Mapping[str, Any]:
+def _published(directory: Location) -> Mapping[str, Any]:
     """How the labels were made, by the metadata itself; empty if that is damaged too."""
     for key in ("zarr.json", ".zattrs"):
         try:

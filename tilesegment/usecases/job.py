@@ -21,6 +21,9 @@ from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.inventory import Inventory
 from tilesegment.storage.labels import LabelLayout, LabelProperties, LabelVolume, layout_volume
 from tilesegment.storage.masks import absolute_source, read_mask
+from tilesegment.storage.remote import Location, absolute, locate
+from tilesegment.storage.replacing import SUFFIX
+from tilesegment.storage.stores import label_folder
 from tilesegment.usecases.originals import advise_import, refuse_unwritable
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 
@@ -77,13 +80,15 @@ class Job:
     mask: Mask | None
     """Which pixels are wanted; None for all."""
     name: str
-    directory: Path
+    directory: Location
     inside: bool
     """Whether the labels go where the image's own labels are, see `Image.label_folder`."""
     inventory: Inventory
     """The chunks of the processed level, as they were at the start."""
     statistics: list[dict[str, Any]] | None = None
     """Numbers of the whole image that its pixels are normalised with; None without such."""
+    suffix: str = ""
+    """Of the paths of the labels' levels, see `storage.replacing`."""
 
     @property
     def description(self) -> Description:
@@ -100,6 +105,7 @@ class Job:
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
             source="../../" if self.inside and not self.image.is_original else None,
+            suffix=self.suffix,
             probabilities=self.options.probabilities,
         )
         return layout_volume(self.image, layout, self.directory)
@@ -155,12 +161,13 @@ class Job:
             "tile": self.plan.tile,
             "output chunk": self.plan.output_chunk,
             "image chunk times": self.inventory.times,
+            **({SUFFIX: self.suffix} if self.suffix else {}),
         }
 
     @property
-    def checksums(self) -> Path:
+    def checksums(self) -> Location:
         """Folder of the checksums of the published labels."""
-        return checksums_folder(self.directory, self.image.levels[0].path)
+        return checksums_folder(self.directory, f"{self.image.levels[0].path}{self.suffix}")
 
 
 def earlier_summary(job: Job, provenance: Mapping[str, Any]) -> RunSummary:
@@ -189,13 +196,13 @@ def prepare_job(
     options: RunOptions,
 ) -> Job:
     # Workers may stand in another directory.
-    image = Path(image).resolve()
-    opened = open_image(image)
+    place = absolute(locate(image))
+    opened = open_image(place)
     opened.refuse_non_finite()
     name = labels or model.name
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
-    directory = opened.label_folder / name if output is None else Path(output).resolve()
+    directory = labels_directory(place, name, output)
     planned, mask = plan_job(opened, model, options)
     if output is None:
         refuse_unwritable(opened)
@@ -210,6 +217,13 @@ def prepare_job(
         inside=output is None,
         inventory=opened.inventory(planned.source.level),
     )
+
+
+def labels_directory(image: str | Location, name: str, output: str | Path | None) -> Location:
+    """Where the labels of an image are, or are to be written."""
+    if output is not None:
+        return absolute(locate(output))
+    return label_folder(absolute(locate(image))) / name
 
 
 def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mask | None]:

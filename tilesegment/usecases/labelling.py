@@ -24,7 +24,9 @@ from tilesegment.storage.labels import (
     remove_labels,
 )
 from tilesegment.storage.ledger import Ledger, TileRecord
-from tilesegment.storage.objects import can_link, write_failed
+from tilesegment.storage.media import medium_of
+from tilesegment.storage.remote import Location, RemotePath
+from tilesegment.storage.replacing import remove_unpublished_levels
 from tilesegment.usecases.job import Job, RunSummary, blend_facts
 from tilesegment.usecases.workers import Run, report_progress, while_waiting
 
@@ -91,11 +93,12 @@ def refuse_changed(job: Job) -> None:
 
 
 def choose_publishing(volume: LabelVolume) -> LabelVolume:
-    """Workers name their objects themselves, where the file system can do so exclusively."""
+    """The volume, with what its storage allows; tried, not guessed."""
+    medium = medium_of(volume.directory)
     try:
-        return volume if can_link(volume.directory) else replace(volume, publishing="driver")
+        return replace(volume, publishing=medium.choose_publishing(volume.directory))
     except OSError as error:
-        raise write_failed(error, volume.directory) from error
+        raise medium.write_failed(error, volume.directory) from error
 
 
 def publish(job: Job, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
@@ -104,7 +107,7 @@ def publish(job: Job, volume: LabelVolume, ledger: Ledger, provenance: Mapping[s
 
 
 def publish_volume(
-    checksums: Path, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]
+    checksums: Location, volume: LabelVolume, ledger: Ledger, provenance: Mapping[str, Any]
 ) -> None:
     """Checksums first, then the metadata: the label image appears whole, or not at all."""
     ledger.flush()
@@ -119,7 +122,7 @@ def announce(job: Job) -> None:
         announce_labels(job.directory, job.image.version)
 
 
-def announce_labels(directory: Path, ome_version: OMEVersion) -> None:
+def announce_labels(directory: Location, ome_version: OMEVersion) -> None:
     """Let readers of an image find the label image in this directory of it."""
     list_labels(directory.parent, directory.name, ome_version)
     refresh_consolidated(directory.parent.parent)
@@ -295,6 +298,7 @@ def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[
             "resampled_by": plan.source.step,
             "reason": plan.source.reason,
             "blend": blend_facts(plan.network.blend),
+            **({"suffix": job.suffix} if job.suffix else {}),
             "refinement": refinement_facts(plan.network.refinement),
         },
     }
@@ -302,6 +306,9 @@ def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[
 
 def remove_unpublished(job: Job) -> None:
     """Delete labels that never were published, and the labels group if it becomes empty."""
+    if isinstance(job.directory, RemotePath):
+        remove_unpublished_levels(job.directory, ledger=True)
+        return
     remove_labels(job.directory)
     if job.inside:
         with suppress(OSError):

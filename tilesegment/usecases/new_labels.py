@@ -25,7 +25,9 @@ from tilesegment.storage.labels import (
     swap_labels,
 )
 from tilesegment.storage.ledger import Ledger, refuse_living_driver
+from tilesegment.storage.media import medium_of
 from tilesegment.storage.objects import LEDGER_NAME
+from tilesegment.storage.remote import on_disk
 from tilesegment.tiling import Tile, TileGrid, Window, chunk_of
 from tilesegment.usecases.labelling import (
     announce_labels,
@@ -153,7 +155,7 @@ def scratch_volume(labels: NewLabels, dtype: str) -> LabelVolume:
     """A volume for what is needed on the way; it goes with the ledger."""
     directory = labels.ledger.directory / f"scratch-{uuid.uuid4().hex[:8]}"
     layout = make_layout(labels.image, "scratch", dtype, labels.tile, ())
-    (directory / LEDGER_NAME / "aside").mkdir(parents=True)
+    medium_of(directory).prepare(directory)
     volume = layout_volume(labels.image, layout, directory)
     return replace(volume, publishing=labels.volume.publishing)
 
@@ -191,7 +193,7 @@ def label_directory(image: Image, name: str, made_of: str) -> Path:
 
 
 def _directory(image: Image, name: str) -> Path:
-    return image.label_folder.resolve() / name
+    return on_disk(image.label_folder, "making labels of labels").resolve() / name
 
 
 def refuse_taken(directory: Path, overwrite: bool) -> None:

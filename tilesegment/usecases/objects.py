@@ -1,5 +1,6 @@
 """From classes to objects: instances across tiles, numbered and measured."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tilesegment.cleaning import Cleaning
 from tilesegment.components import (
     BlockComponents,
     BlockNumbers,
+    Classes,
     Faces,
     Identities,
     Numbering,
@@ -23,11 +26,12 @@ from tilesegment.components import (
 )
 from tilesegment.config import ClusterOptions
 from tilesegment.measuring import BORDER as MEASURED_BORDER
-from tilesegment.measuring import COLUMNS, Intensities, Rows, combine, measure_block
+from tilesegment.measuring import COLUMNS, Channel, Intensities, Rows, combine, measure_block
 from tilesegment.splitting import Split, join
 from tilesegment.storage.exporting.density import Density, check_density, write_density
 from tilesegment.storage.exporting.destination import check_free
 from tilesegment.storage.exporting.labelled import Labelled
+from tilesegment.storage.exporting.tables import check_table, write_table
 from tilesegment.storage.image import Image, MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
@@ -35,11 +39,15 @@ from tilesegment.storage.measurements import (
     ROWS,
     MeasurementWriter,
     StoredMeasurements,
-    check_table,
     open_measurements,
-    write_table,
 )
-from tilesegment.storage.objects import settle
+from tilesegment.storage.media import medium_of
+from tilesegment.storage.probabilities import (
+    LARGEST_VALUE,
+    PROBABILITIES_NAME,
+    open_probabilities,
+)
+from tilesegment.storage.remote import on_disk
 from tilesegment.tiling import Tile, TileGrid, Window
 from tilesegment.usecases.clean import clean_blocks
 from tilesegment.usecases.new_labels import (
@@ -175,7 +183,7 @@ def _cleaned(made: NewLabels, labelled: Labelled, cleaning: Cleaning) -> ClassMa
     volume = scratch_volume(made, str(labelled.dtype))
     for written in clean_blocks(made, source, cleaning, volume):
         for item in written.record.objects:
-            settle(volume.directory, item)
+            medium_of(volume.directory).settle(volume.directory, item)
     return _VolumeClasses(volume)
 
 
@@ -231,28 +239,47 @@ class _Finder:
 
 def _measure(made: NewLabels, source: ClassMap, labelled: Labelled, count: int) -> None:
     """Measure all objects, and store it with the labels."""
-    image = made.image
-    folder = made.ledger.directory / "rows"
+    folder = on_disk(made.ledger.directory, "objects") / "rows"
     folder.mkdir()
-    meter = _Meter(source, made.volume, image.pixels(0), _intensities(made), made.grid, folder)
+    meter = _make_meter(made, source, labelled, folder)
     spans = dict(made.each_block("measurements", lambda tile: partial(meter.measure, tile)))
-    channels = _channel_names(image)
     size = labelled.pixel_size_um
     area = None if size is None else size[0] * size[1]
-    writer = None
+    names = {value: item.name for value, item in labelled.classes.items()}
+    writer, directory = None, on_disk(made.volume.directory, "objects")
     for low in range(1, max(count, 1) + 1, ROWS):
-        rows = meter.rows(spans, low, low + ROWS)
-        found = combine(rows, channels, meter.intensities, area).columns
-        writer = writer or MeasurementWriter(made.volume.directory, image.version, found, count)
+        found = combine(meter.rows(spans, low, low + ROWS), meter.channels, area).columns
+        writer = writer or MeasurementWriter(directory, made.image.version, found, count, names)
         writer.write(low - 1, found)
 
 
-def _channel_names(image: Image) -> tuple[str, ...]:
-    """Names of the channels as the viewer has them; numbered where they are not unique."""
-    names = channel_names(image)
-    if len(set(names)) < len(names):
-        names = [f"{name}_{number}" for number, name in enumerate(names)]
-    return tuple(names)
+def _make_meter(made: NewLabels, source: ClassMap, labelled: Labelled, folder: Path) -> "_Meter":
+    """What measures the channels of the image, and the probabilities if there are any."""
+    intensities = _intensities(made)
+    channels = [Channel(f"mean_{name}", intensities) for name in _channel_names(made.image)]
+    probabilities, positions = None, {}
+    if PROBABILITIES_NAME in labelled.labels.group:
+        opened = open_probabilities(labelled.labels)
+        probabilities = opened.pixels(0)
+        named = {name: position for position, name in enumerate(channel_names(opened))}
+        positions = {
+            value: named[item.name]
+            for value, item in labelled.classes.items()
+            if item.name in named
+        }
+        channels.append(Channel("mean_probability", divisor=LARGEST_VALUE))
+    return _Meter(
+        source, made.volume, made.image.pixels(0), probabilities, positions, tuple(channels),
+        made.grid, folder,
+    )  # fmt: skip
+
+
+def _channel_names(image: Image) -> list[str]:
+    """Names of the channels as the viewer has them, as words of a column; unique."""
+    names = [re.sub(r"\W+", "_", name).strip("_").lower() for name in channel_names(image)]
+    if len(set(names)) < len(names) or not all(names) or "probability" in names:
+        return [f"{name or 'channel'}_{number}" for number, name in enumerate(names)]
+    return names
 
 
 def _intensities(made: NewLabels) -> Intensities:
@@ -278,7 +305,10 @@ class _Meter:
     source: ClassMap
     volume: LabelVolume
     pixels: MirroredPixels
-    intensities: Intensities
+    probabilities: MirroredPixels | None
+    positions: Mapping[int, int]
+    """By class: its channel among the probabilities."""
+    channels: tuple[Channel, ...]
     grid: TileGrid
     folder: Path
 
@@ -288,20 +318,17 @@ class _Meter:
         identities = self._identities(tile, window)
         if not identities[MEASURED_BORDER:-MEASURED_BORDER, MEASURED_BORDER:-MEASURED_BORDER].any():
             return 0, 0
-        rows = measure_block(
-            identities,
-            self.source.read(tile.plane, window),
-            self.pixels.read(tile.plane, window),
-            tile.plane,
-            window,
-            self.intensities,
-        )
+        classes = self.source.read(tile.plane, window)
+        values = [*self.pixels.read(tile.plane, window)]
+        if self.probabilities is not None:
+            values.append(self._probability(self.probabilities, classes, tile.plane, window))
+        rows = measure_block(identities, classes, values, self.channels, tile.plane, window)
         np.save(self._file(tile), rows)
         return int(rows[0, 0]), int(rows[-1, 0])
 
     def rows(self, spans: Mapping[Tile, tuple[int, int]], low: int, high: int) -> Rows:
         """The rows of objects with identities from `low` to below `high`, of all blocks."""
-        found = [np.zeros((0, self._columns), np.int64)]
+        found = [np.zeros((0, len(COLUMNS) + len(self.channels)), np.int64)]
         for tile, (lowest, highest) in spans.items():
             if lowest and lowest < high and highest >= low:
                 rows = np.load(self._file(tile), mmap_mode="r")
@@ -309,10 +336,15 @@ class _Meter:
                 found.append(np.array(rows[start:stop]))
         return np.concatenate(found)
 
-    @property
-    def _columns(self) -> int:
-        axis = self.pixels.channel_axis
-        return len(COLUMNS) + (1 if axis is None else self.pixels.array.shape[axis])
+    def _probability(
+        self, stored: MirroredPixels, classes: Classes, plane: int, window: Window
+    ) -> npt.NDArray[np.uint8]:
+        """That of the class that each pixel has, (y, x); 0 for classes without one."""
+        found = np.zeros(classes.shape, np.uint8)
+        values = stored.read(plane, window)
+        for value, position in self.positions.items():
+            np.copyto(found, values[position], where=classes == value)
+        return found
 
     def _file(self, tile: Tile) -> Path:
         return self.folder / f"{self.grid.number(tile)}.npy"
@@ -330,20 +362,19 @@ def _write_files(
     stored: StoredMeasurements, labelled: Labelled, files: ObjectFiles
 ) -> ObjectsSummary:
     """Write what was asked for, and count."""
-    names = {value: item.name for value, item in labelled.classes.items()}
     counts: Counter[int] = Counter()
     density = Density(labelled.size, labelled.labels.planes(0), files.cell)
     for piece in stored.pieces():
         counts.update(piece["class"].tolist())
         density.add(piece["plane"], piece["centroid_y"], piece["centroid_x"])
     if files.table is not None:
-        write_table(files.table, stored, names)
+        write_table(files.table, stored)
     if files.density is not None:
         write_density(files.density, density, labelled.pixel_size_um)
     return ObjectsSummary(
         labels="",
         objects=stored.count,
-        classes={labelled.label_class(value).name: counts[value] for value in sorted(counts)},
+        classes={stored.class_name(value): counts[value] for value in sorted(counts)},
         border=0,
         table=None if files.table is None else str(files.table),
         density=None if files.density is None else str(files.density),

@@ -24,7 +24,7 @@ def refuse_unwritable(image: Image) -> None:
     """
     folder = image.label_folder
     there = folder if folder.exists() else folder.parent
-    if image.is_original and not os.access(there, os.W_OK):
+    if image.is_original and isinstance(there, Path) and not os.access(there, os.W_OK):
         raise OutputError(
             f"the labels of {image.location} would go to {folder}, where nothing can be written; "
             "name another place with --output STORE"

@@ -60,6 +60,7 @@ def repair(
         raise OutputError(f"the metadata of {directory} is lost; start anew with --overwrite")
     options = replace(options, tile=kept["plan"]["tile"])
     job = prepare_job(image, opened, labels, output, options)
+    job = replace(job, suffix=kept["plan"].get("suffix", ""))
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
         workers = agree_on_workers(client, cluster, job)

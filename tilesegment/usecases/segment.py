@@ -1,14 +1,21 @@
 """The use case that the project exists for: an image and a model in, a label volume out."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesegment.accounting import Accounts
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
-from tilesegment.errors import OptionError, OutputError, TilesegmentError
+from tilesegment.errors import (
+    IncompleteError,
+    OptionError,
+    OutputError,
+    StoreError,
+    TilesegmentError,
+)
 from tilesegment.model import zoo
 from tilesegment.model.opening import Model, open_model
 from tilesegment.partition import WHOLE, Partition
@@ -26,6 +33,12 @@ from tilesegment.storage.ledger import (
     is_unfinished_run,
     refuse_living_driver,
     refuse_other_run,
+)
+from tilesegment.storage.remote import NoAnswerError, RemotePath
+from tilesegment.storage.replacing import (
+    new_suffix,
+    remove_unpublished_levels,
+    unfinished_suffix,
 )
 from tilesegment.usecases.job import Job, RunSummary, earlier_summary, prepare_job
 from tilesegment.usecases.labelling import (
@@ -51,7 +64,7 @@ from tilesegment.usecases.workers import (
     Progress,
     Run,
     agree_on_workers,
-    count_received,
+    count_sent,
     report_cluster,
     with_known_statistics,
 )
@@ -120,7 +133,7 @@ def segment(
         OutputError: the labels cannot be written.
         VerificationError: labels that were computed again are others.
     """
-    from tilesegment.execution.cluster import open_cluster, reported, resolve_kind
+    from tilesegment.execution.cluster import open_cluster, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
     wishes = Wishes(
@@ -221,16 +234,18 @@ def segment_prepared(
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
     run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds), accounts=Accounts())
-    received = count_received(client)
+    sent = count_sent(client)
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
     elif wishes.partition != WHOLE:
-        summary = segment_partition(
-            job, run, workers, wishes.partition, wishes.take_over, wishes.keep_ledger
-        )
+        target = _place(job, workers, wishes.overwrite, wishes.take_over)
+        with _resumable():
+            summary = segment_partition(
+                target, run, workers, wishes.partition, wishes.take_over, wishes.keep_ledger
+            )
     else:
         summary = _compute(job, run, workers, wishes)
-    summary = replace(summary, cluster=report_cluster(run, received))
+    summary = replace(summary, cluster=report_cluster(run, sent))
     if wishes.verify:
         found = verify_labels(job, run, workers, wishes.verify, seed=0)
         refuse_unequal(found, job.directory)
@@ -239,14 +254,16 @@ def segment_prepared(
 
 def _compute(job: Job, run: Run, workers: "WorkerKind", wishes: Wishes) -> RunSummary:
     """Begin or resume a run, and publish its labels."""
-    tiles = job.ledger_fingerprint(workers)
-    target = _place(job, tiles, wishes.overwrite, wishes.take_over)
+    target = _place(job, workers, wishes.overwrite, wishes.take_over)
+    tiles = target.ledger_fingerprint(workers)
     if wishes.commit and not is_unfinished_run(target.directory, tiles):
         raise OutputError(f"{target.directory} has nothing to commit; run its partitions first")
-    with Ledger(target.directory, tiles, take_over=wishes.take_over) as ledger:
+    with _resumable(), Ledger(target.directory, tiles, take_over=wishes.take_over) as ledger:
         if wishes.commit:
             refuse_missing(target, ledger)
         summary = _run(target, run, ledger, workers, wishes.allow_partial)
+        if isinstance(target.directory, RemotePath):
+            remove_unpublished_levels(target.directory, ledger=False)
         ledger.remove(target.checksums / "ledger" if wishes.keep_ledger else None)
     if target.directory != job.directory:
         swap_labels(target.directory, job.directory)
@@ -273,8 +290,22 @@ def _run(
     return summary
 
 
-def _place(job: Job, tiles: Mapping[str, Any], overwrite: bool, take_over: bool) -> Job:
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """What an object store refuses while a run goes on can be mended, and the run goes on."""
+    try:
+        yield
+    except (StoreError, NoAnswerError) as error:
+        raise IncompleteError(
+            f"{error}; then run the same command again: finished tiles are kept"
+        ) from error
+
+
+def _place(job: Job, workers: "WorkerKind", overwrite: bool, take_over: bool) -> Job:
     """Where the run writes: beside the labels that it is to replace, otherwise in place."""
+    if isinstance(job.directory, RemotePath):
+        return _place_beside_levels(job, job.directory, workers, overwrite, take_over)
+    tiles = job.ledger_fingerprint(workers)
     if not overwrite or not job.directory.exists() or is_unfinished_run(job.directory, tiles):
         return job
     beside = beside_labels(job.directory)
@@ -284,6 +315,23 @@ def _place(job: Job, tiles: Mapping[str, Any], overwrite: bool, take_over: bool)
     if not is_unfinished_run(beside, tiles):
         remove_labels(beside)
     return replace(job, directory=beside)
+
+
+def _place_beside_levels(
+    job: Job, directory: RemotePath, workers: "WorkerKind", overwrite: bool, take_over: bool
+) -> Job:
+    """Levels of their own; those of the unfinished run that this one goes on with, if any."""
+    suffix = unfinished_suffix(directory)
+    fresh = replace(job, suffix=new_suffix(directory, job.ledger_fingerprint(workers)))
+    if suffix is None:
+        return fresh
+    resumed = replace(job, suffix=suffix)
+    if not overwrite or is_unfinished_run(directory, resumed.ledger_fingerprint(workers)):
+        return resumed
+    if not take_over:
+        refuse_living_driver(directory)
+    remove_unpublished_levels(directory, ledger=True)
+    return fresh
 
 
 def _complete(job: Job, provenance: Mapping[str, Any], allow_partial: bool) -> RunSummary:

@@ -21,10 +21,10 @@ from tilesegment.model.opening import Model, open_model
 from tilesegment.sampling import draw_windows
 from tilesegment.storage.labels import published_provenance
 from tilesegment.storage.ledger import refuse_other_run
-from tilesegment.storage.stores import label_folder
+from tilesegment.storage.remote import Location
 from tilesegment.tiling import chunk_of
 from tilesegment.usecases.deep import check_objects
-from tilesegment.usecases.job import Job, prepare_job
+from tilesegment.usecases.job import Job, labels_directory, prepare_job
 from tilesegment.usecases.workers import (
     Progress,
     Run,
@@ -82,8 +82,7 @@ def verify(
     from tilesegment.execution.cluster import inference_threads, open_cluster, resolve_kind
     from tilesegment.execution.verification import Verification
 
-    image = Path(image).resolve()
-    directory = Path(output).resolve() if output is not None else label_folder(image) / labels
+    directory = labels_directory(image, labels, output)
     damaged = check_objects(directory).damaged if deep else ()
     if damaged or not windows:
         return replace(Verification.of([], True), damaged=tuple(item.key for item in damaged))
@@ -113,7 +112,7 @@ def verify(
             return verify_labels(job, run, workers, windows, seed)
 
 
-def _how_it_was_made(directory: Path) -> Mapping[str, Any]:
+def _how_it_was_made(directory: Location) -> Mapping[str, Any]:
     """The provenance of a label image."""
     made = published_provenance(directory)
     if made is None:
@@ -130,7 +129,7 @@ def _how_it_was_made(directory: Path) -> Mapping[str, Any]:
 
 
 def _find_model(
-    made: Mapping[str, Any], given: str | Path | None, directory: Path, blended: bool
+    made: Mapping[str, Any], given: str | Path | None, directory: Location, blended: bool
 ) -> Model:
     """The model that made the labels.
 
@@ -179,7 +178,7 @@ def verify_labels(
 
     made = published_provenance(job.directory) or {}
     _refuse_quarantined(job, made["summary"]["quarantined"])
-    job = _with_tile(job, made["plan"]["tile"])
+    job = _as_stored(job, made["plan"])
     plan, mask = job.plan, job.mask
     checker = WindowChecker(plan, job.image.pixels(plan.source.level), job.volume, mask)
     chosen = draw_windows(
@@ -212,7 +211,7 @@ def refuse_fixed_input(model: Model) -> None:
         )
 
 
-def refuse_unequal(found: "Verification", directory: Path) -> None:
+def refuse_unequal(found: "Verification", directory: str | Location) -> None:
     """Raise if stored labels are damaged, or differ from those that were computed again.
 
     Raises:
@@ -234,9 +233,11 @@ def refuse_unequal(found: "Verification", directory: Path) -> None:
     )
 
 
-def _with_tile(job: Job, tile: int) -> Job:
-    """The job as it was run, with the tile size that the stored shards have."""
-    return replace(job, plan=replace(job.plan, tile=tile, output_chunk=chunk_of(tile)))
+def _as_stored(job: Job, made: Mapping[str, Any]) -> Job:
+    """The job as it was run, with the tile size that the stored shards have, and their paths."""
+    tile = made["tile"]
+    plan = replace(job.plan, tile=tile, output_chunk=chunk_of(tile))
+    return replace(job, plan=plan, suffix=made.get("suffix", ""))
 
 
 def _refuse_quarantined(job: Job, quarantined: Collection[Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tilesegment.accounting import Accounts
@@ -68,30 +69,30 @@ class Run:
         self.accounts.note(record.worker or "", pixels, record.seconds, time.monotonic())
 
 
-def report_cluster(run: Run, received_before: Mapping[str, int]) -> dict[str, Any]:
+def report_cluster(run: Run, sent_before: Mapping[str, int]) -> dict[str, Any]:
     """What a summary says of the workers.
 
     Args:
         run: that ends.
-        received_before: `count_received` when it began; workers that left are not in the sum.
+        sent_before: `count_sent` when it began; workers that left are not in the sum.
     """
-    moved = count_received(run.client).items()
-    return run.accounts.report(sum(now - received_before.get(each, 0) for each, now in moved))
+    moved = count_sent(run.client).items()
+    return run.accounts.report(sum(now - sent_before.get(each, 0) for each, now in moved))
 
 
-def count_received(client: "Client") -> dict[str, int]:
-    """Bytes that each worker was sent by others, since it started."""
-    from tilesegment.execution.worker import received_bytes
+def count_sent(client: "Client") -> dict[str, int]:
+    """Bytes that each worker has sent to others and to the driver, since it started."""
+    from tilesegment.execution.worker import sent_bytes
 
-    received: dict[str, int] = client.run(received_bytes)
-    return received
+    sent: dict[str, int] = client.run(sent_bytes)
+    return sent
 
 
 def while_waiting(run: Run, ledger: Ledger) -> Callable[[], None]:
     """What a driver does while no record comes: write down what came, and look after workers."""
 
     def idle() -> None:
-        ledger.flush()
+        ledger.rest()
         if run.watch is not None:
             run.watch.look()
 
@@ -232,7 +233,10 @@ def with_known_statistics(
     if not job.description.whole_image_steps:
         return job
     fingerprint = job.fingerprint(workers.precision)
-    unfinished = map(unfinished_fingerprint, (job.directory, beside_labels(job.directory)))
+    places = [job.directory]
+    if isinstance(job.directory, Path):
+        places.append(beside_labels(job.directory))
+    unfinished = map(unfinished_fingerprint, places)
     found = [
         (kept or {}).get("fingerprint", {}).get(STATISTICS),
         *(stored_statistics(earlier, fingerprint) for earlier in unfinished),

@@ -17,11 +17,13 @@ from tilesegment.errors import InputError
 from tilesegment.storage.image import Image, Level, open_image
 from tilesegment.storage.labels import beside_labels, published_provenance, read_classes
 from tilesegment.storage.ledger import read_unfinished
+from tilesegment.storage.measurements import has_measurements, open_measurements
 from tilesegment.storage.probabilities import (
     PROBABILITIES_NAME,
     class_channels,
     find_probabilities,
 )
+from tilesegment.storage.remote import locate, on_disk
 from tilesegment.tiling import TileGrid
 from tilesegment.view.channels import describe_channels
 
@@ -49,14 +51,14 @@ class Scene:
     def stores(self) -> tuple[Path, ...]:
         """The directories that are served, as ``stores/0/``, ``stores/1/`` and so on."""
         return (
-            Path(self.image.location).resolve(),
+            on_disk(locate(self.image.location), "view").resolve(),
             *(store.resolve() for store in self.label_stores),
         )
 
     @property
     def label_folder(self) -> Path:
         """Where the image's own labels are, served as ``stores/0/labels/``."""
-        return self.image.label_folder.resolve()
+        return on_disk(self.image.label_folder, "view").resolve()
 
     def places(self) -> Iterator[Place]:
         """Where there are, or will be, label images."""
@@ -123,6 +125,19 @@ def progress(scene: Scene) -> dict[str, Any]:
     }
 
 
+def measurements(scene: Scene, labels: str, identity: str) -> dict[str, Any]:
+    """What is known of one object, by column; nothing of what is no object. JSON.
+
+    Raises:
+        InputError: if the measurements are damaged.
+    """
+    for place in scene.published():
+        stored = open_measurements(place.directory) if place.name == labels else None
+        if stored is not None:
+            return stored.of(int(identity)) or {}
+    return {}
+
+
 def _picture(picture: Image, url: str, reference: Image) -> dict[str, Any]:
     """What the page needs to read an image or label image of the extent of `reference`."""
     return {
@@ -170,6 +185,7 @@ def _labels(scene: Scene) -> Iterator[dict[str, Any]]:
             "classes": classes,
             "probabilities": _probabilities(scene, labels, place),
             "grid": _finished_grid(scene.image, place.directory),
+            "measured": has_measurements(place.directory),
         }
 
 

@@ -17,7 +17,7 @@ from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandle
 
 from tilesegment.errors import OptionError, TilesegmentError
 from tilesegment.storage.importing.original import OriginalStore
-from tilesegment.view.description import Scene, describe, progress
+from tilesegment.view.description import Scene, describe, measurements, progress
 
 PAGE = Path(__file__).with_name("page")
 
@@ -82,20 +82,21 @@ class _OriginalHandler(_LocalHandler):
 class _JsonHandler(_LocalHandler):
     """What a function says of the scene, worked out anew for each request; or what is wrong."""
 
-    def initialize(self, scene: Scene, answer: Callable[[Scene], dict[str, object]]) -> None:
+    def initialize(self, scene: Scene, answer: Callable[..., dict[str, object]]) -> None:
         self._scene = scene
         self._answer = answer
 
-    def get(self) -> None:
+    def get(self, *words: str) -> None:
+        """Answer, given the scene and the words in the address."""
         try:
-            self.finish(self._answer(self._scene))
+            self.finish(self._answer(self._scene, *words))
         except TilesegmentError as error:
             self.set_status(500)
             self.finish({"error": str(error)})
 
 
 def make_application(scene: Scene) -> Application:
-    """The addresses: the page, ``description.json``, ``progress.json`` and ``stores/N/...``."""
+    """The addresses: the page, what it is told of the scene (``*.json``), and ``stores/N/...``."""
     stores: list[Any] = [
         (rf"/stores/{number}/(.*)", _FileHandler, {"path": str(directory)})
         for number, directory in enumerate(scene.stores)
@@ -109,6 +110,11 @@ def make_application(scene: Scene) -> Application:
         [
             (r"/description\.json", _JsonHandler, {"scene": scene, "answer": describe}),
             (r"/progress\.json", _JsonHandler, {"scene": scene, "answer": progress}),
+            (
+                r"/measurements/([^/]+)/(\d{1,10})\.json",
+                _JsonHandler,
+                {"scene": scene, "answer": measurements},
+            ),
             *stores,
             (r"/(.*)", _FileHandler, {"path": str(PAGE), "default_filename": "index.html"}),
         ],

@@ -6,7 +6,7 @@ without a place on the Earth. One feature follows the other: nothing is kept in 
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ def _feature(
     measurements: dict[str, float] = {"Area px^2": polygon.pixels}
     if coordinates.pixel_area is not None:
         measurements["Area µm^2"] = round(polygon.pixels * coordinates.pixel_area, 4)
+    measurements.update(_measurements(labelled.measured(polygon.value)))
     rings = [polygon.shape.exterior, *polygon.shape.interiors]
     return {
         "type": "Feature",
@@ -61,6 +62,16 @@ def _feature(
             "measurements": measurements,
         },
     }
+
+
+_NAMES = {"perimeter_px": "Perimeter px", "eccentricity": "Eccentricity"}
+
+
+def _measurements(known: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured of an object, by the names that QuPath shows."""
+    means = {name: name.capitalize().replace("_", " ") for name in known if name[:5] == "mean_"}
+    shown = {**_NAMES, **means}
+    return {shown[name]: round(known[name], 4) for name in shown if name in known}
 
 
 def _points(ring: shapely.LinearRing) -> list[list[float]]:

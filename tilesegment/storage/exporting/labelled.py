@@ -15,11 +15,17 @@ from tilesegment.geometry import YX
 from tilesegment.storage.geozarr import Georeferencing, read_georeferencing
 from tilesegment.storage.image import Image, open_image
 from tilesegment.storage.labels import (
-    PROVENANCE_KEY,
     LabelProperties,
     is_label_image,
     read_classes,
 )
+from tilesegment.storage.measurements import (
+    MeasurementLookup,
+    StoredMeasurements,
+    open_measurements,
+)
+from tilesegment.storage.objects import PROVENANCE_KEY
+from tilesegment.storage.remote import Location, locate
 from tilesegment.tiling import TileGrid, Window
 
 BLOCK = 2048
@@ -62,8 +68,25 @@ class Labelled:
         shares: Mapping[str, float] = provenance.get("summary", {}).get("shares", {})
         return shares if self.labels.planes(0) == 1 else {}
 
+    @cached_property
+    def measurements(self) -> StoredMeasurements | None:
+        """Of the objects, where the labels are identities that were measured."""
+        place = locate(self.labels.location)
+        return open_measurements(place) if isinstance(place, Path) else None
+
+    @cached_property
+    def _lookup(self) -> MeasurementLookup | None:
+        return None if self.measurements is None else MeasurementLookup(self.measurements)
+
+    def measured(self, value: int) -> dict[str, Any]:
+        """The measurements of an object, by column; empty where there are none."""
+        return (self._lookup and self._lookup.of(value)) or {}
+
     def label_class(self, value: int) -> LabelProperties:
-        """What is known of a label; a name and a colour also where nothing is."""
+        """What is known of a label, or of the class of an object; a name and a colour always."""
+        known = self.measured(value)
+        if known:
+            return LabelProperties(value, known["class_name"], class_colour(known["class"]))
         return self.classes.get(value) or LabelProperties(
             value, f"label {value}", class_colour(value)
         )
@@ -114,7 +137,7 @@ class Labelled:
         return values
 
 
-def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
+def open_labelled(location: str | Location, name: str | None = None) -> Labelled:
     """The labels of this name, or the only ones that an image has.
 
     Args:
@@ -133,6 +156,17 @@ def open_labelled(location: str | Path, name: str | None = None) -> Labelled:
     labels = open_image(image.label_folder / name)
     _check_labels(labels, name, image)
     return _labelled(image, labels, name)
+
+
+def labelled_by(image: Image, directory: Path) -> Labelled:
+    """The label image in a directory, wherever that is, with the image that it is of.
+
+    Raises:
+        InputError: if it is absent, or does not fit the image.
+    """
+    labels = open_image(directory)
+    _check_labels(labels, directory.name, image)
+    return _labelled(image, labels, directory.name)
 
 
 def _labelled(image: Image | None, labels: Image, name: str) -> Labelled:

@@ -66,6 +66,21 @@ def write_overview(labelled: Labelled, plane: int, largest: int, path: Path) -> 
     drawn.save(path, quality=_JPEG_QUALITY)  # which PNG has no use for
 
 
+def write_thumbnail(image: Image, largest: int, path: Path) -> None:
+    """Write a PNG or JPEG of the first plane of an image, without labels.
+
+    Args:
+        image: any.
+        largest: pixels of the longer side, at most.
+        path: the file to write, ``.png``, ``.jpg`` or ``.jpeg``.
+    """
+    from PIL import Image as PILImage
+
+    level, step = _detail(image, largest)
+    picture = _read_picture(image, level, 0, step)
+    PILImage.fromarray(picture).save(path, quality=_JPEG_QUALITY)
+
+
 def paint(
     picture: Picture, labels: npt.NDArray[Any], classes: Sequence[LabelProperties]
 ) -> Picture:
@@ -122,9 +137,18 @@ def _read_picture(image: Image, level: int, plane: int, step: int) -> Picture:
     channels = np.concatenate(bands, axis=1)
     channels = channels[:3] if len(channels) >= 3 else channels[:1].repeat(3, axis=0)
     if channels.dtype != np.uint8:
-        low, high = np.percentile(channels.astype(np.float64), (0.5, 99.5))
-        channels = np.clip((channels - low) / max(high - low, 1e-12) * 255, 0, 255)
+        channels = _stretched(channels.astype(np.float64), image.nodata(level))
     return np.moveaxis(channels, 0, -1).astype(np.uint8)
+
+
+def _stretched(channels: npt.NDArray[np.float64], nodata: float | None) -> npt.NDArray[np.float64]:
+    """From 0 to 255; pixels that hold nothing become 0, and do not count for the contrast."""
+    holds = np.isfinite(channels) & (channels != nodata)
+    if not holds.any():
+        return np.zeros_like(channels)
+    low, high = np.percentile(channels[holds], (0.5, 99.5))
+    shown = np.clip((channels - low) / max(high - low, 1e-12) * 255, 0, 255)
+    return np.where(holds, shown, 0.0)
 
 
 def _read_labels(labelled: Labelled, plane: int, level: int, step: int) -> npt.NDArray[Any]:

@@ -60,6 +60,9 @@ class _Table:
         ]
         if coordinates.unit is not None:
             fields.append((f"area_{coordinates.unit}2", pa.float64()))
+        known = labelled.measurements
+        self._measured = [name for name in known.names if _is_number(name)] if known else []
+        fields.extend((name, pa.float64()) for name in self._measured)
         self.schema = pa.schema(fields)
 
     def batches(self, found: Iterable[LabelPolygon]) -> Iterator[pa.RecordBatch]:
@@ -84,7 +87,14 @@ class _Table:
         ]
         if self.coordinates.pixel_area is not None:
             columns.append([item.pixels * self.coordinates.pixel_area for item in batch])
+        known = [self._labelled.measured(item.value) for item in batch]
+        columns.extend([row.get(name) for row in known] for name in self._measured)
         return columns
+
+
+def _is_number(column: str) -> bool:
+    """Whether a column of measurements says what the polygon itself does not."""
+    return column.startswith("mean_") or column in ("perimeter_px", "eccentricity")
 
 
 def _write_with_gdal(table: _Table, found: Iterable[LabelPolygon], path: Path) -> None:

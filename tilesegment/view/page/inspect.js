@@ -14,7 +14,7 @@ export function showPosition(map, image, pixelSizeUm) {
 
 /**
  * Lists on each click what `questions` answer for that pixel: each takes {y, x} and gives a
- * promise of rows [name, value]. Objects and their measurements can be one more of them.
+ * promise of rows [name, value].
  */
 export function inspectOnClick(map, image, pixelSizeUm, questions) {
   const panel = byId('inspected').querySelector('div');

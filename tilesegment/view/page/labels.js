@@ -2,6 +2,7 @@
 
 import { byId, element } from './dom.js';
 import { LabelLayer } from './layers.js';
+import { measurementsOf } from './measurements.js';
 import { Pyramid } from './pyramid.js';
 
 const NONE = '';
@@ -31,13 +32,14 @@ class Side {
     map.addLayer(this.layer.layer);
   }
 
-  /** Row [name, value] for a pixel of the finest level of the image. */
-  async valueAt({ y, x }, position) {
+  /** Rows [name, value] for a pixel of the finest level of the image. */
+  async valuesAt({ y, x }, position) {
     const { factor } = this.pyramid.levels[0];
     const window = { y: Math.floor(y / factor), x: Math.floor(x / factor), height: 1, width: 1 };
     const [value] = await this.pyramid.read(0, position, window);
     const found = this.labels.classes.find((item) => item.value === value);
-    return [this.labels.name, found ? `${found.name} (${value})` : `${value}`];
+    const row = [this.labels.name, found ? `${found.name} (${value})` : `${value}`];
+    return [row, ...(await measurementsOf(this.labels, Number(value)))];
   }
 }
 
@@ -114,8 +116,9 @@ export class LabelPanel extends EventTarget {
   }
 
   /** Rows [name, value] of the shown label images at a pixel of the finest level. */
-  valuesAt(pixel) {
-    return Promise.all(this.#sides.map((side) => side.valueAt(pixel, this.#position)));
+  async valuesAt(pixel) {
+    const rows = await Promise.all(this.#sides.map((side) => side.valuesAt(pixel, this.#position)));
+    return rows.flat();
   }
 
   changeOpacity(percent) {
