@@ -85,7 +85,7 @@ def train(pictures: Path, model: Path, steps: int, base_channels: int) -> Path:
         labels=ts.LabelRule("classes", names=tuple(CLASSES), ignore=UNKNOWN),
         validation=ts.Validation("tile?-005*"),
         network=ts.NetworkChoice(
-            base_channels=base_channels, depth=4, batch_norm=True, dropout=0.2
+            base_channels=base_channels, depth=3, batch_norm=True, dropout=0.2
         ),
         recipe=ts.Recipe(
             steps=steps,

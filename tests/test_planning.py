@@ -53,7 +53,7 @@ def test_a_narrow_networks_tiles_are_so_large_that_the_halo_costs_little() -> No
     assert plan.read_amplification <= 1.15
 
 
-@pytest.mark.parametrize(("side", "chunk", "tile"), [(7068, 512, 1024), (7068, 240, 1440)])
+@pytest.mark.parametrize(("side", "chunk", "tile"), [(7068, 512, 1424), (7068, 240, 1440)])
 def test_the_last_tiles_reach_no_farther_beyond_the_image_than_needed(
     side: int, chunk: int, tile: int
 ) -> None:
@@ -63,7 +63,8 @@ def test_the_last_tiles_reach_no_farther_beyond_the_image_than_needed(
 
 def test_a_small_image_is_left_in_tiles_for_several_workers() -> None:
     plan = planned(YX(2967, 2220), network=replace(PAPER, base_channels=4))
-    assert plan.tile == 1024
+    assert plan.tile <= 1024
+    assert len(plan.grid) == 12
 
 
 def test_regions_are_equally_wide() -> None:

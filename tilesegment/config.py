@@ -46,6 +46,8 @@ class RunOptions:
     """Difference of colour that counts for the CRF, as a share of the pixel type's range."""
     class_thresholds: tuple[tuple[str, float], ...] = ()
     """Probability from which a pixel belongs to a class, by the class's name."""
+    axes: str | None = None
+    """Of an image that is a plain Zarr array, in its order, as "cyx"; None for what it tells."""
 
 
 def check_average(average: int) -> int:

@@ -21,9 +21,14 @@ from tilesegment.tiling import (
 )
 
 _AUTO_TILE = 1024
-"""Pixels per side of a tile at least, where the user leaves it open."""
+"""Pixels per side of a tile, where the user leaves it open and nothing speaks for another size."""
+_LEAST_AUTO_TILE = 512
+_AUTO_STEP = 16
+"""Pixels by which sizes differ: a multiple of them can be cut into chunks of a viewer's size."""
 _AUTO_AMPLIFICATION = 1.25
 """Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
+_WORTH_READING_TWICE = 1.1
+"""So many times the pixels computed, before tiles are preferred that cut through chunks."""
 _AUTO_FEATURES_BYTES = 9 * 2**28
 """Feature maps beyond which the tile is not made larger: a wide network computes more halo."""
 _SHARED_TILES = 16
@@ -247,26 +252,29 @@ def _geometry(source: Source, network: Network) -> NetworkGeometry:
 def _auto_tile(source: Source, network: Network) -> int:
     """Pixels of the level for `--tile auto`, before the image and the network's grid are asked.
 
-    The least that keeps what the halo and the image's far rim cost within bounds, or else the
-    cheapest that fits into memory; whole chunks, so that each is decoded once.
+    The least of whole chunks, so that each is decoded once, that keeps what the halo and the
+    image's far rim cost within bounds; where that is too much, the size that costs least.
     """
     if source.step is not None:
         return min(int(_AUTO_TILE * max(source.step)), _LARGEST_RESAMPLED_TILE)
     if network.blend is not None:
         return _AUTO_TILE
-    halo, alignment = network.geometry.halo, network.geometry.alignment
-    step = lcm(alignment, *source.chunk)
-    if step > _AUTO_TILE:
-        step = lcm(alignment, _AUTO_TILE)
-    least = round_up(_AUTO_TILE, step)
-    affordable = isqrt(int(_AUTO_FEATURES_BYTES / _feature_bytes(network))) - 2 * halo
+    alignment = lcm(network.geometry.alignment, _AUTO_STEP)
+    affordable = isqrt(int(_AUTO_FEATURES_BYTES / _feature_bytes(network)))
     shared = isqrt(source.planes * source.shape.y * source.shape.x // _SHARED_TILES)
-    sizes = range(least, max(least, min(affordable, shared)) + 1, step)
-    costs = {tile: _amplification(source.shape, network, tile) for tile in sizes}
-    cheap = iter([tile for tile, cost in costs.items() if cost <= _AUTO_AMPLIFICATION])
-    plain = round_up(_AUTO_TILE, alignment)
-    costs[plain] = _amplification(source.shape, network, plain)
-    return next(cheap, min(costs, key=costs.__getitem__))
+    largest = max(_AUTO_TILE, min(affordable - 2 * network.geometry.halo, shared))
+
+    def cost(tile: int) -> float:
+        return _amplification(source.shape, network, tile)
+
+    any_size = range(round_up(_LEAST_AUTO_TILE, alignment), largest + 1, alignment)
+    cheapest = min(any_size, key=cost, default=_AUTO_TILE)
+    chunks = lcm(alignment, *source.chunk)
+    whole_chunks = range(round_up(_AUTO_TILE, chunks), largest + 1, chunks)
+    cheap = (tile for tile in whole_chunks if cost(tile) <= _AUTO_AMPLIFICATION)
+    tile = next(cheap, None) or min(whole_chunks, key=cost, default=cheapest)
+    within = cost(tile) <= max(_AUTO_AMPLIFICATION, _WORTH_READING_TWICE * cost(cheapest))
+    return tile if within else cheapest
 
 
 def _amplification(shape: YX, network: Network, tile: int) -> float:

@@ -17,6 +17,8 @@ def is_pattern(word: str) -> bool:
 def find_images(words: Sequence[str], lines: Iterable[str] | None) -> list[str]:
     """Every image once, in the order of words and lines; those of a pattern by name.
 
+    A plate or a collection stands for the images in it.
+
     Args:
         words: paths and patterns.
         lines: of a list: a path or pattern each; empty ones and those that begin with # are none.
@@ -26,7 +28,10 @@ def find_images(words: Sequence[str], lines: Iterable[str] | None) -> list[str]:
     """
     listed = [line.strip() for line in lines or ()]
     wanted = [*words, *(line for line in listed if line and not line.startswith("#"))]
-    found = dict.fromkeys(path for word in wanted for path in _expand(word))
+    from tilesegment.storage.image import images_of
+
+    paths = dict.fromkeys(path for word in wanted for path in _expand(word))
+    found = dict.fromkeys(image for path in paths for image in images_of(path))
     if not found:
         raise InputError("the list names no image")
     return list(found)

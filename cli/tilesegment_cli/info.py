@@ -39,8 +39,11 @@ Examples:
     show_default=True,
     help="Pixels of the longer side of the thumbnail, at most.",
 )
+@click.option(
+    "--axes", metavar="NAMES", help="Axes of a plain Zarr array that does not name them, as cyx."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def info(path: str, thumbnail: str | None, largest: int, as_json: bool) -> None:
+def info(path: str, thumbnail: str | None, largest: int, axes: str | None, as_json: bool) -> None:
     """Show what is in an image (OME-Zarr, slide, TIFF, picture) or a model file."""
     if path.endswith(".safetensors"):
         from tilesegment.model.file import read_description
@@ -52,9 +55,9 @@ def info(path: str, thumbnail: str | None, largest: int, as_json: bool) -> None:
         return
     from tilesegment.usecases.describe import describe_image, draw_thumbnail
 
-    image = describe_image(path)
+    image = describe_image(path, axes)
     if thumbnail is not None:
-        draw_thumbnail(path, thumbnail, largest)
+        draw_thumbnail(path, thumbnail, largest, axes)
     click.echo(json.dumps(asdict(image)) if as_json else _rows(_image_rows(image)))
 
 

@@ -81,6 +81,12 @@ def run_options(command: Command) -> Command:
                 "a foreign network: .onnx, bioimage.io folder, TorchScript, .pt2, module:factory.",
             ),
             click.option(
+                "--axes",
+                metavar="NAMES",
+                help="Axes of IMAGE, of t, c, z, y and x, where it is a plain Zarr array that does "
+                "not name them; as cyx.",
+            ),
+            click.option(
                 "--level",
                 type=click.IntRange(min=0),
                 help="Resolution level that the network is shown as it is; 0 is the finest. "
@@ -266,9 +272,10 @@ def cluster_options(command: Command) -> Command:
                 "kind",
                 default="cpu",
                 show_default=True,
-                metavar="cpu|gpu|auto|slurm|kubernetes|tls://HOST:PORT|tcp://HOST:PORT|NAME",
+                metavar="cpu|gpu|auto|slurm|kubernetes|ADDRESS|NAME",
                 help="This machine's cores, its GPUs (one worker each), jobs of Slurm, pods, a "
-                "running scheduler, or a cluster that the settings name.",
+                "running scheduler (tls://host:port, tcp://host:port), a dask-gateway "
+                "(gateway+https://host), or a cluster that tilesegment.toml names.",
             ),
             click.option(
                 "--workers",

@@ -51,11 +51,12 @@ def plan(
 ) -> None:
     """Print what `run` with the same options would do and cost; write nothing.
 
-    The seconds come from two forward passes of the network on this machine, and are left out
-    for a cluster that is not this machine's cores.
+    The seconds come from one tile that the network is shown on this machine, which is remembered
+    for the next time; they are left out for a cluster that is not this machine's cores.
     """
     from tilesegment.execution.cluster import memory_limit, resolve_kind
-    from tilesegment.usecases.plan import estimate_seconds, partition_tiles
+    from tilesegment.usecases.estimate import estimate_seconds
+    from tilesegment.usecases.plan import partition_tiles
     from tilesegment.usecases.plan import plan as make_plan
 
     planned = make_plan(image, model, options, foreign)

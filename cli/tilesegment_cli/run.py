@@ -42,6 +42,7 @@ Examples:
   tilesegment run slide.zarr --model network.onnx --threshold 0.5
   tilesegment run slide.zarr --refine crf --class-threshold tumour=0.7 --probabilities
   tilesegment run scene.zarr --output labels.zarr --level 1 --json
+  tilesegment run s3://slides/case-7.zarr
   tilesegment run slide.zarr --partition 2/4
   tilesegment run 'slides/*.zarr'
   tilesegment run --from slides.txt --cluster gpu
@@ -156,9 +157,9 @@ def run(
     IMAGE/labels/NAME (of a file: IMAGE.labels.zarr/NAME, beside it), visible once it is whole.
     Run the same command again to resume.
 
-    Several images, a pattern or a list share one cluster and one loaded model. One that fails
-    does not stop the others; the table at the end tells what became of each. The same command
-    again does what is missing.
+    Several images, a pattern, a list, or the fields of a plate share one cluster and one loaded
+    model. One that fails does not stop the others; the table at the end tells what became of each.
+    The same command again does what is missing.
 
     \b
     Exit codes: 0 done; 1 error; 2 usage; 3 the labels belong to another run;
@@ -173,20 +174,21 @@ def run(
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
         refuse_no_image(context)
+    images = find_images(image, listed)
     if report_folder is not None:
         from tilesegment.usecases.report import make_report_folder
 
         if partition != WHOLE:
             raise OptionError("--report tells of whole labels; add it to the run that commits them")
         make_report_folder(report_folder)
-    if len(image) != 1 or listed is not None or is_pattern(image[0]):
+    if len(images) != 1 or len(image) != 1 or is_pattern(image[0]):
         if output is not None or repair or commit or partition != WHOLE or performance_report:
             raise OptionError(
                 "--output, --repair, --partition, --commit and --performance-report are for one "
                 "image"
             )
         _run_many(
-            find_images(image, listed),
+            images,
             as_json,
             report_folder,
             model=model,
@@ -205,7 +207,7 @@ def run(
     with _stopped_by_signals(), show_run() as report:
         if repair:
             summary = repair_labels(
-                image[0],
+                images[0],
                 model,
                 labels=labels,
                 output=output,
@@ -216,7 +218,7 @@ def run(
             )
         else:
             summary = segment(
-                image[0],
+                images[0],
                 model,
                 labels=labels,
                 output=output,

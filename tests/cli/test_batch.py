@@ -63,7 +63,11 @@ def test_a_list_names_images_and_patterns(slides: Path, make_model: MakeModel) -
     [
         (["SLIDES/*.tif"], 1, "no image fits"),
         (["--from", "SLIDES/absent.txt"], 2, "No such file"),
-        (["SLIDES/*.zarr", "--output", "o.zarr"], 2, "--output and --repair are for one image"),
+        (
+            ["SLIDES/*.zarr", "--output", "o.zarr"],
+            2,
+            "--repair, --partition and --commit are for one image",
+        ),
         (["SLIDES/1.zarr", "SLIDES/3.zarr", "--model", "absent"], 1, "absent"),
         ([], 2, "Missing argument 'IMAGE'; or give a list: --from FILE"),
     ],

@@ -94,6 +94,9 @@ def test_auto_takes_gpus_where_there_are_any(monkeypatch: pytest.MonkeyPatch) ->
         ("tcp://127.0.0.1.example.org:8786", False, False),
         ("tcp://10.0.0.5:8786", True, True),
         ("tls://10.0.0.5:8786", False, True),
+        ("gateway+http://127.0.0.1:8000", False, True),
+        ("gateway+http://10.0.0.5:8000", False, False),
+        ("gateway+https://10.0.0.5", False, True),
     ],
 )
 def test_what_leaves_the_machine_is_encrypted(kind: str, insecure: bool, allowed: bool) -> None:

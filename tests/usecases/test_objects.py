@@ -19,6 +19,7 @@ from tests.pictures import random_pixels, write_image
 from tests.storage.exporting.labelled_images import CLASSES, add_labels
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import InputError, OptionError, OutputError
+from tilesegment.storage.exporting import overview
 from tilesegment.storage.measurements import open_measurements
 from tilesegment.usecases.deep import check_objects
 
@@ -260,6 +261,20 @@ def test_exported_objects_have_their_measurements(
     for row, value in enumerate(table["value"]):
         assert table["eccentricity"][row] == found["eccentricity"][value - 1]
         assert table["class"][row] == {1: "nucleus", 2: "stroma"}[found["class"][value - 1]]
+
+
+def test_a_picture_of_objects_has_their_classes_in_its_legend(
+    image: Path, on: ClusterOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ts.objects(image, "cells", tile=64, cluster=on)
+    told: list[Any] = []
+    entries = overview._entries
+    monkeypatch.setattr(overview, "_entries", lambda *of: told.extend(entries(*of)) or told)
+    ts.export_labels(image, tmp_path / "o.png", "cells-objects")
+    shares = [(classes() == value).mean() for value in (1, 2)]
+    assert [text for _, text in told] == [
+        f"{name}  {share:.1%}" for name, share in zip(("nucleus", "stroma"), shares, strict=True)
+    ]
 
 
 def test_the_mean_probability_is_that_of_the_class_of_each_pixel(

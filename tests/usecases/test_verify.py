@@ -191,7 +191,7 @@ def take_provenance(image: Path) -> None:
 BAD: dict[str, tuple[type[TilesegmentError], str, Callable[[Path], None]]] = {
     "other image": (OutputConflictError, r"metadata\.name: null there, another now", change_image),
     "damaged labels": (OutputError, "has a damaged chunk at row", damage),
-    "labels of another program": (InputError, "was not made by tilesegment", take_provenance),
+    "labels of another program": (InputError, "was not made by `tilesegment run`", take_provenance),
     "no labels": (
         InputError, "there is no label image at .*model; `tilesegment info IMAGE` lists them",
         lambda image: (image / "labels" / "model").rename(image / "labels" / "renamed") and None,

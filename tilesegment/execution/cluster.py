@@ -27,6 +27,7 @@ from distributed.system import MEMORY_LIMIT
 
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
+from tilesegment.execution.gateway import PREFIX, open_gateway
 from tilesegment.execution.kubernetes import open_kubernetes
 from tilesegment.execution.memory import ENVIRONMENT
 from tilesegment.execution.slurm import open_slurm
@@ -97,10 +98,12 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
     kind = options.kind
     if kind == "auto":
         kind = "gpu" if count_gpus() else "cpu"
-    if kind not in ("cpu", "gpu", "slurm", "kubernetes") and not is_address(kind):
+    known = kind in ("cpu", "gpu", "slurm", "kubernetes") or is_gateway(kind)
+    if not known and not is_address(kind):
         raise OptionError(
-            f"--cluster {kind} is not known; use cpu, gpu, auto, slurm, kubernetes, or "
-            "tls://host:port (on this machine also tcp://host:port) of a running dask scheduler"
+            f"--cluster {kind} is not known; use cpu, gpu, auto, slurm, kubernetes, "
+            "tls://host:port (on this machine also tcp://host:port) of a running dask scheduler, "
+            "or gateway+https://host of a dask-gateway"
         )
     if is_address(kind) and (options.workers or options.memory_limit):
         raise OptionError(
@@ -120,11 +123,17 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
             "--memory-limit is for workers on this machine; the memory of a pod stands in "
             "tilesegment.toml: memory under [clusters.kubernetes.kubernetes]"
         )
-    if kind.startswith("tcp://") and not options.insecure and not _is_loopback(kind):
+    if is_gateway(kind) and options.memory_limit:
+        raise OptionError(f"--memory-limit is for workers on this machine, and not for {kind}")
+    if (
+        kind.startswith(("tcp://", f"{PREFIX}http://"))
+        and not options.insecure
+        and not _is_loopback(kind)
+    ):
         raise OptionError(
-            f"{kind} is on another machine, and tcp:// is open to everybody between; use tls:// "
-            "with certificates (docs/reliability.md), or --insecure-cluster on a network of your "
-            "own"
+            f"{kind} is on another machine, and open to everybody between; use tls:// with "
+            "certificates (docs/reliability.md), gateway+https://, or --insecure-cluster on a "
+            "network of your own"
         )
     if options.memory_limit is not None:
         _parse_limit(options.memory_limit)
@@ -134,6 +143,11 @@ def resolve_kind(options: ClusterOptions) -> ClusterOptions:
 def is_address(kind: str) -> bool:
     """Whether a kind of cluster is the address of a running scheduler."""
     return kind.startswith(("tcp://", "tls://"))
+
+
+def is_gateway(kind: str) -> bool:
+    """Whether a kind of cluster is the address of a dask-gateway server."""
+    return kind.startswith((f"{PREFIX}http://", f"{PREFIX}https://"))
 
 
 def _is_loopback(address: str) -> bool:
@@ -155,7 +169,7 @@ def _parse_limit(text: str) -> int:
 
 def memory_limit(options: ClusterOptions) -> int | None:
     """Bytes at which a worker of ours is restarted; None for workers that are not ours."""
-    if is_address(options.kind):
+    if is_address(options.kind) or is_gateway(options.kind):
         return None
     if options.kind == "kubernetes":
         return _parse_limit(options.kubernetes.memory)
@@ -203,6 +217,9 @@ def open_cluster(options: ClusterOptions) -> Iterator[Client]:
                 yield client
         elif options.kind == "kubernetes":
             with open_kubernetes(options, _TASK_THREADS, SETTINGS) as client:
+                yield client
+        elif is_gateway(options.kind):
+            with open_gateway(options) as client:
                 yield client
         else:
             with _running(options.kind) as client:

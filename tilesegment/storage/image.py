@@ -18,7 +18,7 @@ import zarr
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
-from zarr.storage import StorePath
+from zarr.storage import StorePath, ZipStore
 
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import YX, Spacing
@@ -29,6 +29,7 @@ from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
 from tilesegment.storage.remote import Location, locate, zarr_store
 from tilesegment.storage.stores import LostObjectError, StrictStore, label_folder, open_group
+from tilesegment.storage.written_elsewhere import ArrayStore, brought_to_04, images_in, is_older
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
 
 OMEVersion = Literal["0.4", "0.5"]
@@ -85,10 +86,17 @@ class Image:
     """From the finest to the coarsest."""
     metadata: Mapping[str, Any]
     """The multiscales entry as stored, for what is not interpreted here."""
+    given_axes: str | None = None
+    """Of a plain array, as the user has told them."""
 
     @cached_property
     def group(self) -> zarr.Group:
-        return open_group(self.location)
+        return open_group(self.location, self.given_axes)
+
+    @property
+    def holds_labels(self) -> bool:
+        """Whether label images can go into its store; beside it otherwise."""
+        return not isinstance(self.group.store, OriginalStore | ZipStore | ArrayStore)
 
     @property
     def is_original(self) -> bool:
@@ -101,6 +109,8 @@ class Image:
         store = self.group.store
         if isinstance(store, OriginalStore):
             return f"{store.info.format}, not imported"
+        if isinstance(store, ArrayStore):
+            return f"Zarr {self.group.metadata.zarr_format} array"
         return f"OME-Zarr {self.version}"
 
     @property
@@ -161,7 +171,7 @@ class Image:
 
     def label_names(self) -> list[str]:
         """Names of the label images in its `label_folder`, as listed there."""
-        if self.is_original:
+        if not self.holds_labels:
             listed = (self.label_folder / "zarr.json").exists()
             group = open_group(self.label_folder) if listed else None
         else:
@@ -180,8 +190,8 @@ class Image:
             absent: file with the keys of the chunks that may be missing, see `StrictStore`;
                 by default any may be.
         """
-        array = self.group[self.levels[level].path]
-        if absent is not None and not self.is_original:
+        array = self._stored(level)
+        if absent is not None and not self._is_file:
             store = StrictStore(zarr_store(locate(self.location)), absent)
             array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
@@ -192,9 +202,20 @@ class Image:
         Raises:
             InputError: if one lies outside the image, behind a symbolic link.
         """
-        if self.is_original:
+        if self._is_file:
             return take_original_inventory(Path(self.location))
-        return take_inventory(self.group[self.levels[level].path], locate(self.location))
+        return take_inventory(self._stored(level), locate(self.location))
+
+    @property
+    def _is_file(self) -> bool:
+        return isinstance(self.group.store, OriginalStore | ZipStore)
+
+    def _stored(self, level: int) -> zarr.Array:
+        """The array of a level in the store at the image's location."""
+        if isinstance(self.group.store, ArrayStore):
+            version = self.group.metadata.zarr_format
+            return zarr.open_array(self.location, mode="r", zarr_format=version)
+        return self.group[self.levels[level].path]
 
     def nodata(self, level: int) -> float | None:
         """The value that stands for "nothing was recorded here"; None if none is declared.
@@ -315,15 +336,24 @@ def _fault(error: Exception) -> str:
     return "has an unreadable" if isinstance(error, OSError) else "has a damaged"
 
 
-def open_image(location: str | Location) -> Image:
-    """Read the metadata of an OME-Zarr image (0.4 or 0.5), at a path or URL.
+def open_image(location: str | Location, axes: str | None = None) -> Image:
+    """Read the metadata of an image: OME-Zarr, a plain Zarr array, or a slide, TIFF or picture.
+
+    A plate or collection with a single image is that image.
+
+    Args:
+        location: path or URL of the image.
+        axes: of a plain array that does not tell them, as "cyx".
 
     Raises:
         InputError: if there is no image; the message says what is there instead.
     """
-    group = open_group(location)
+    group = open_group(location, axes)
     try:
-        return _read_image(location, group)
+        found = images_in(group)
+        if len(found) == 1:
+            return open_image(locate(location) / found[0])
+        return _read_image(location, group, axes)
     # Metadata may be anything: whatever does not fit what is looked for ends here.
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         problem = str(error).partition("\n")[0]
@@ -332,13 +362,27 @@ def open_image(location: str | Location) -> Image:
         ) from error
 
 
-def _read_image(location: str | Location, group: zarr.Group) -> Image:
+def images_of(location: str) -> list[str]:
+    """The images of a plate or collection, or the place itself, whatever is there."""
+    path = locate(location)
+    try:
+        is_file = isinstance(path, Path) and not path.is_dir()
+        found = [] if is_file else images_in(open_group(path))
+    # Said by who opens it.
+    except (InputError, AttributeError, KeyError, TypeError, ValueError):
+        found = []
+    return [f"{location}/{inside}" for inside in found] or [location]
+
+
+def _read_image(location: str | Location, group: zarr.Group, given: str | None) -> Image:
     attributes = dict(group.attrs)
     version: OMEVersion = "0.5" if "ome" in attributes else "0.4"
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, dict) or not ome.get("multiscales"):
         raise InputError(_other_group(location, group, ome))
     stored = ome["multiscales"][0]
+    if is_older(stored):
+        stored = brought_to_04(stored, group)
     multiscale = _validate(stored, version, location)
     axes = tuple(
         Axis(axis.name, axis.type, getattr(axis, "unit", None)) for axis in multiscale.axes
@@ -351,6 +395,7 @@ def _read_image(location: str | Location, group: zarr.Group) -> Image:
         axes=axes,
         levels=tuple(_level(group, item, len(axes), location) for item in multiscale.datasets),
         metadata=stored,
+        given_axes=given,
     )
 
 
@@ -429,11 +474,16 @@ def _level(group: zarr.Group, dataset: Any, ndim: int, location: str | Location)
 
 def _other_group(location: str | Location, group: zarr.Group, ome: Any) -> str:
     """What a group without multiscales is, and what to give instead."""
-    if isinstance(ome, dict) and "plate" in ome:
-        well = ome["plate"]["wells"][0]["path"]
-        return f"{location} is a plate of many images; give one of them, as {location}/{well}/0"
-    if isinstance(ome, dict) and "bioformats2raw.layout" in ome:
-        return f"{location} is a collection of images; give one of them, as {location}/0"
+    found = images_in(group)
+    if found:
+        kind = "plate" if "plate" in ome else "collection"
+        some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+        return (
+            f"{location} is a {kind} of {len(found)} images; give one of them, as "
+            f"{location}/{found[0]} (there are {some})"
+        )
+    if isinstance(ome, dict) and ("plate" in ome or "bioformats2raw.layout" in ome):
+        return f"{location} is a plate or collection without any image; look at its metadata"
     members = ", ".join(sorted(group.keys())[:4]) or "nothing"
     return f"{location} is a Zarr group without OME-Zarr metadata (multiscales); it holds {members}"
 

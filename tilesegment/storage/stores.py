@@ -1,14 +1,18 @@
 """Opening zarr groups by path, with an answer for everything else that a path may be."""
 
 import json
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from zipfile import ZipFile, is_zipfile
 
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, GroupNotFoundError
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from tilesegment.errors import InputError, StoreError
 from tilesegment.storage.importing.original import open_original
@@ -21,16 +25,22 @@ from tilesegment.storage.remote import (
     size_of,
     zarr_store,
 )
+from tilesegment.storage.written_elsewhere import array_as_image
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-def open_group(location: str | Location) -> zarr.Group:
-    """The zarr group at a path or URL, or the one that the import of an image file would give.
+def open_group(location: str | Location, axes: str | None = None) -> zarr.Group:
+    """The zarr group at a path or URL, or what stands for it; read-only.
 
-    It is read-only.
+    A zip file is the store in it, a slide, TIFF or picture the image that its import would give,
+    and a plain array an image of one level.
+
+    Args:
+        location: a path or URL.
+        axes: of a plain array, if it does not tell them.
 
     Raises:
         InputError: if there is none; the message says what is there instead.
@@ -41,9 +51,11 @@ def open_group(location: str | Location) -> zarr.Group:
     if not path.exists():
         raise InputError(f"there is no image at {path}; give the path of an OME-Zarr image")
     if path.is_file():
-        return open_original(path)
+        return _open_zip(path) if is_zipfile(path) else open_original(path)
     for name in ("zarr.json", ".zattrs", ".zgroup", ".zmetadata"):
         check_document(path / name)
+    if _is_array(path):
+        return _open_array(path, axes)
     try:
         return zarr.open_group(path, mode="r", use_consolidated=False)
     except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:
@@ -72,7 +84,10 @@ def _open_remote(path: RemotePath) -> zarr.Group:
     except (NoAnswerError, StoreError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:
-        raise InputError(_about_directory(path)) from error
+        raise InputError(
+            f"{path} is no Zarr group; give the URL of an OME-Zarr image (a plain array is read "
+            "from a disk only)"
+        ) from error
     # zarr raises whatever its parser stumbles over.
     except Exception as error:
         raise InputError(f"{path} has damaged Zarr metadata ({_first_line(error)})") from error
@@ -83,17 +98,73 @@ def _open_remote(path: RemotePath) -> zarr.Group:
 
 def label_folder(location: Location) -> Location:
     """Where the label images of an image are: in its store, or beside a file, which has no room."""
-    if isinstance(location, Path) and location.is_file():
+    if isinstance(location, Path) and (location.is_file() or _is_array(location)):
         return location.with_name(f"{location.name}.labels.zarr")
     return location / "labels"
 
 
-def _about_directory(path: Location) -> str:
-    if (path / "zarr.json").exists() or (path / ".zarray").exists():
-        return (
-            f"{path} is a plain Zarr array without OME-Zarr metadata; give the OME-Zarr group "
-            "around it (multiscales), or convert it"
+def _is_array(path: Path) -> bool:
+    document = path / "zarr.json"
+    if not document.is_file():
+        return (path / ".zarray").exists()
+    check_document(document)
+    # Damaged metadata is told by who opens it.
+    with suppress(ValueError, AttributeError, RecursionError):
+        return bool(json.loads(document.read_text()).get("node_type") == "array")
+    return False
+
+
+def _open_array(path: Path, axes: str | None) -> zarr.Group:
+    """A plain array as an image."""
+    store = LocalStore(path, read_only=True)
+    try:
+        version = 3 if (path / "zarr.json").exists() else 2
+        with warnings.catch_warnings():
+            # Of codecs that no specification has; they are refused later.
+            warnings.simplefilter("ignore")
+            array = zarr.open_array(store, mode="r", zarr_format=version)
+    # zarr raises whatever its parser stumbles over.
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read: its Zarr metadata is damaged, or names a codec that is not "
+            f"installed ({_first_line(error)})"
+        ) from error
+    return array_as_image(store, array, axes, str(path))
+
+
+def _open_zip(path: Path) -> zarr.Group:
+    """The group in a zip file: at its root, or in the only folder that is there."""
+    try:
+        with ZipFile(path) as archive:
+            names = archive.namelist()
+        folder = _common_folder(names)
+        return zarr.open_group(
+            ZipStore(path, mode="r"), path=folder, mode="r", use_consolidated=False
         )
+    except ContainsArrayError as error:
+        raise InputError(
+            f"{path} holds a plain Zarr array; unpack it, and give its axes: --axes cyx"
+        ) from error
+    # zipfile and zarr raise whatever their parsers stumble over.
+    except Exception as error:
+        raise InputError(
+            f"{path} is a zip file, but holds no Zarr group that can be read ({_first_line(error)})"
+        ) from error
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The folder that all files of an archive are in; empty if they have none in common.
+
+    >>> _common_folder(["i.zarr/zarr.json", "i.zarr/0/zarr.json"])
+    'i.zarr'
+    >>> _common_folder(["zarr.json", "0/zarr.json"])
+    ''
+    """
+    first = {name.partition("/")[0] for name in names}
+    return first.pop() if len(first) == 1 and all("/" in name for name in names) else ""
+
+
+def _about_directory(path: Location) -> str:
     return f"{path} is a directory, but neither Zarr nor OME-Zarr; give an OME-Zarr image"
 
 

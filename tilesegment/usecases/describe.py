@@ -73,16 +73,17 @@ class ImageFacts:
     labels: tuple[LabelFacts, ...]
 
 
-def describe_image(location: str | Path) -> ImageFacts:
+def describe_image(location: str | Path, axes: str | None = None) -> ImageFacts:
     """Read the metadata of an image, and some pixels of its labels.
 
     Args:
-        location: of an OME-Zarr image, or a slide, TIFF or picture.
+        location: of an OME-Zarr image, a Zarr array, or a slide, TIFF or picture.
+        axes: of an array that does not name them.
 
     Raises:
         InputError: if it cannot be opened.
     """
-    image = open_image(location)
+    image = open_image(location, axes)
     place = read_georeferencing(dict(image.group.attrs), image.location)
     return ImageFacts(
         location=image.location,
@@ -101,13 +102,16 @@ def describe_image(location: str | Path) -> ImageFacts:
     )
 
 
-def draw_thumbnail(location: str | Path, out: str | Path, largest: int) -> None:
+def draw_thumbnail(
+    location: str | Path, out: str | Path, largest: int, axes: str | None = None
+) -> None:
     """A picture of an image, without its labels.
 
     Args:
         location: of the image.
         out: the file, .png, .jpg or .jpeg; replaced if it is there.
         largest: pixels of its longer side.
+        axes: as for `describe_image`.
 
     Raises:
         OptionError: if it is to be another kind of file.
@@ -115,7 +119,7 @@ def draw_thumbnail(location: str | Path, out: str | Path, largest: int) -> None:
     path = Path(out)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise OptionError(f"a thumbnail is a .png or .jpg, not {path.name}")
-    write_thumbnail(open_image(location), largest, path)
+    write_thumbnail(open_image(location, axes), largest, path)
 
 
 def _level_facts(image: Image, level: Level) -> LevelFacts:

@@ -104,7 +104,7 @@ class Job:
             tile=self.plan.tile,
             chunk=self.plan.output_chunk,
             properties=tuple(LabelProperties(c.value, c.name, c.colour) for c in classes),
-            source="../../" if self.inside and not self.image.is_original else None,
+            source="../../" if self.inside and self.image.holds_labels else None,
             suffix=self.suffix,
             probabilities=self.options.probabilities,
         )
@@ -197,7 +197,7 @@ def prepare_job(
 ) -> Job:
     # Workers may stand in another directory.
     place = absolute(locate(image))
-    opened = open_image(place)
+    opened = open_image(place, options.axes)
     opened.refuse_non_finite()
     name = labels or model.name
     if not name or "/" in name or name.startswith("."):

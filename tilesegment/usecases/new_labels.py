@@ -27,7 +27,7 @@ from tilesegment.storage.labels import (
 from tilesegment.storage.ledger import Ledger, refuse_living_driver
 from tilesegment.storage.media import medium_of
 from tilesegment.storage.objects import LEDGER_NAME
-from tilesegment.storage.remote import on_disk
+from tilesegment.storage.remote import absolute, locate, on_disk
 from tilesegment.tiling import Tile, TileGrid, Window, chunk_of
 from tilesegment.usecases.labelling import (
     announce_labels,
@@ -170,7 +170,7 @@ def make_layout(
     """
     if not 1 <= tile <= _LARGEST_TILE:
         raise OptionError(f"--tile {tile} is not a number of pixels, 1 to {_LARGEST_TILE}")
-    source = None if image.is_original else "../../"
+    source = "../../" if image.holds_labels else None
     return LabelLayout(name, image.version, dtype, tile, chunk_of(tile), tuple(properties), source)
 
 
@@ -215,7 +215,7 @@ def open_inside(image: str | Path, labels: str | None) -> tuple[Labelled, Image]
     Raises:
         InputError: if they are absent, or have a store of their own.
     """
-    labelled = open_labelled(Path(image).resolve(), labels)
+    labelled = open_labelled(absolute(locate(image)), labels)
     if labelled.image is None:
         raise InputError(
             f"{image} holds labels without their image; give the image that has them in labels/"

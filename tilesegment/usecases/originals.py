@@ -1,4 +1,4 @@
-"""What is different where the image is a slide, TIFF or picture that was not imported."""
+"""What is different where the image's store cannot hold its labels: slides, TIFF, pictures, zip."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ def refuse_unwritable(image: Image) -> None:
     """Refuse before any work what would fail at the first label.
 
     Raises:
-        OutputError: if the labels of an original would go into a folder that is read-only.
+        OutputError: if its labels would go beside it, in a folder that is read-only.
     """
     folder = image.label_folder
     there = folder if folder.exists() else folder.parent
-    if image.is_original and isinstance(there, Path) and not os.access(there, os.W_OK):
+    if not image.holds_labels and isinstance(there, Path) and not os.access(there, os.W_OK):
         raise OutputError(
             f"the labels of {image.location} would go to {folder}, where nothing can be written; "
             "name another place with --output STORE"

@@ -122,8 +122,8 @@ def _how_it_was_made(directory: Location) -> Mapping[str, Any]:
         )
     if "options" not in made:
         raise InputError(
-            f"{directory} was not made by tilesegment, or by an early version; it does not say how "
-            "it could be computed again"
+            f"{directory} was not made by `tilesegment run`, or by an early version; it does not "
+            "say how it could be computed again"
         )
     return made
 

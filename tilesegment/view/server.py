@@ -14,9 +14,10 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import StorePath
 
 from tilesegment.errors import OptionError, TilesegmentError
-from tilesegment.storage.importing.original import OriginalStore
 from tilesegment.view.description import Scene, describe, measurements, progress
 
 PAGE = Path(__file__).with_name("page")
@@ -62,21 +63,21 @@ class _FileHandler(_LocalHandler, StaticFileHandler):
         return f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
 
 
-class _OriginalHandler(_LocalHandler):
-    """The chunks and metadata of an image file that is shown as it is."""
+class _StoreHandler(_LocalHandler):
+    """The chunks and metadata of an image that is no folder of files as the page reads them."""
 
-    def initialize(self, store: OriginalStore) -> None:
-        self._store = store
+    def initialize(self, place: StorePath) -> None:
+        self._place = place
 
     async def get(self, key: str) -> None:
         try:
-            content = await asyncio.to_thread(self._store.content, key)
-        except TilesegmentError as error:
-            raise HTTPError(500, "%s", error) from error
+            content = await (self._place / key).get(default_buffer_prototype())
+        except (TilesegmentError, ValueError) as error:
+            raise HTTPError(404, "%s", error) from error
         if content is None:
             raise HTTPError(404, "%s is not in the image", key)
         self.set_header("Content-Type", "application/octet-stream")
-        self.finish(content)
+        self.finish(content.to_bytes())
 
 
 class _JsonHandler(_LocalHandler):
@@ -101,10 +102,10 @@ def make_application(scene: Scene) -> Application:
         (rf"/stores/{number}/(.*)", _FileHandler, {"path": str(directory)})
         for number, directory in enumerate(scene.stores)
     ]
-    image = scene.image.group.store
-    if isinstance(image, OriginalStore):
+    if not scene.image.holds_labels:
+        place = {"place": scene.image.group.store_path}
         labels = {"path": str(scene.label_folder)}
-        stores[0] = (r"/stores/0/(.*)", _OriginalHandler, {"store": image})
+        stores[0] = (r"/stores/0/(.*)", _StoreHandler, place)
         stores.insert(0, (r"/stores/0/labels/(.*)", _FileHandler, labels))
     return Application(
         [

@@ -1,18 +1,15 @@
 """A foreign network runs for the first time: what it takes, what it gives, how far it sees."""
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tilesegment.cache import Measurement
 from tilesegment.errors import ModelError
 from tilesegment.geometry import NetworkGeometry
 from tilesegment.model.file import content_hash
@@ -98,11 +95,9 @@ def find_geometry(
     Raises:
         ModelError: if it is not local, so that tiles could not equal the whole image.
     """
-    kept = _cache_file(opened, channels)
-    try:
-        return NetworkGeometry(**json.loads(kept.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    measurement = _measurement(opened, channels)
+    with suppress(TypeError):
+        return NetworkGeometry(**(measurement.remembered() or {}))
     _LOGGER.info("measuring the border of %s, once for this file", name)
     found = measure(run, channels, fixed_size=opened.network.fixed_input)
     if not found.local:
@@ -112,20 +107,14 @@ def find_geometry(
             f"{name} has no finite border ({'; '.join(found.reasons)}): its labels would depend "
             "on the tiles; add --blend gaussian, or see `tilesegment check`"
         )
-    with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(found.geometry)))
-        partial.replace(kept)
+    measurement.remember(asdict(found.geometry))
     return found.geometry
 
 
-def _cache_file(opened: Opened, channels: int) -> Path:
-    """Where the geometry of this network is kept.
+def _measurement(opened: Opened, channels: int) -> Measurement:
+    """With all that decides the geometry.
 
     The code of a Python factory is not in the hash of its weights: its module's file is.
     """
-    deciding = (version("tilesegment"), content_hash(opened.content), opened.network, channels)
-    digest = hashlib.sha256(repr(deciding).encode()).hexdigest()
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "tilesegment" / "geometry" / f"{digest}.json"
+    facts = [version("tilesegment"), content_hash(opened.content), repr(opened.network), channels]
+    return Measurement("geometry", facts)

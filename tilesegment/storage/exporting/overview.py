@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tilesegment.colours import RGB
+from tilesegment.colours import RGB, class_colour
 from tilesegment.errors import OptionError
 from tilesegment.storage.exporting.labelled import Labelled
 from tilesegment.storage.image import Image
@@ -58,8 +58,9 @@ def write_overview(labelled: Labelled, plane: int, largest: int, path: Path) -> 
         raise OptionError(f"--largest {largest} is more than a JPEG can have, {_LARGEST_JPEG}")
     level, step = _detail(image, largest)
     values = _read_labels(labelled, plane, level, step)
-    classes = _classes(labelled, values)
-    picture = paint(_read_picture(image, level, plane, step), values, classes)
+    outlines = _outlines(values)
+    values, classes = _by_class(labelled, values)
+    picture = paint(_read_picture(image, level, plane, step), values, classes, outlines)
     size = image.pixel_size_um(level)
     entries = _entries(classes, _shares(labelled, values))
     drawn = _with_legend(picture, entries, None if size is None else size[1] * step)
@@ -82,7 +83,10 @@ def write_thumbnail(image: Image, largest: int, path: Path) -> None:
 
 
 def paint(
-    picture: Picture, labels: npt.NDArray[Any], classes: Sequence[LabelProperties]
+    picture: Picture,
+    labels: npt.NDArray[Any],
+    classes: Sequence[LabelProperties],
+    outlines: npt.NDArray[np.bool_] | None = None,
 ) -> Picture:
     """Tint and outline every class but the background.
 
@@ -90,12 +94,13 @@ def paint(
         picture: (y, x, 3).
         labels: (y, x).
         classes: value, name and colour of each class.
+        outlines: (y, x); by default where labels meet.
 
     Returns:
         (y, x, 3).
     """
     painted = picture.astype(np.float32)
-    outlines = _outlines(labels)
+    outlines = _outlines(labels) if outlines is None else outlines
     for item in classes:
         if item.value == 0:
             continue
@@ -158,6 +163,22 @@ def _read_labels(labelled: Labelled, plane: int, level: int, step: int) -> npt.N
         band = Window(top, 0, min(_BAND * step, height - top), width)
         bands.append(labelled.read(plane, band, level)[::step, ::step])
     return np.concatenate(bands)
+
+
+def _by_class(
+    labelled: Labelled, values: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], list[LabelProperties]]:
+    """Labels and the classes to show; of objects that were measured their classes."""
+    stored = labelled.measurements
+    if stored is None:
+        return values, _classes(labelled, values)
+    found, position = np.unique(values, return_inverse=True)
+    of = np.array([labelled.measured(value).get("class", 0) for value in found.tolist()])
+    classes = [
+        LabelProperties(value, stored.class_name(value), class_colour(value))
+        for value in np.unique(of[of != 0]).tolist()
+    ]
+    return of[position].reshape(values.shape), classes
 
 
 def _classes(labelled: Labelled, values: npt.NDArray[Any]) -> list[LabelProperties]:
