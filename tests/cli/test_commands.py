@@ -85,9 +85,6 @@ def test_run_on_the_embedded_cluster_and_again(
 def test_run_tells_of_its_workers(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     words = ["run", image, "--model", make_model(), "--tile", 32, "--workers", "1:2"]
-    refused = tilesegment(*words, "--performance-report", tmp_path / "no" / "report.html")
-    assert refused.returncode == 1
-    assert "no/report.html" in refused.stderr
     done = tilesegment(*words, "--performance-report", page, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)["cluster"]

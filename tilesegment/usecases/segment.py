@@ -133,7 +133,7 @@ def segment(
         OutputError: the labels cannot be written.
         VerificationError: labels that were computed again are others.
     """
-    from tilesegment.execution.cluster import open_cluster, resolve_kind
+    from tilesegment.execution.cluster import open_cluster, reported, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
     wishes = Wishes(
@@ -143,6 +143,7 @@ def segment(
     cluster = resolve_kind(cluster)
     with (
         open_cluster(cluster) as client,
+        reported(client, performance_report),
         Models(client) as models,
         profiled(client, profile),
     ):
