@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesegment.partition import WHOLE, Partition
+from tilesegment.refinement import refinement_facts
 from tilesegment_cli.options import (
     cluster_options,
     foreign_options,
@@ -87,6 +88,7 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "resampled_by": planned.source.step,
         "reason": planned.source.reason,
         "blend": None if blend is None else blend.kind,
+        "refinement": refinement_facts(planned.network.refinement),
         "tile": planned.tile,
         "halo": planned.halo,
         "border": planned.network.geometry.border,
@@ -115,6 +117,7 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         "Image": f"{planned.source.location}, level {planned.source.level}: {size}{planes}",
         "Scale": _scale(planned.source),
         "Windows": _windows(planned),
+        "Refines": _refines(planned),
         "Tiles": f"{facts['tiles']} of {planned.tile} px{masked}, in {facts['regions']} region(s)",
         "Partition": _partition(facts),
         "Halo": f"{planned.halo} px per side ({_halo(planned)})",
@@ -144,6 +147,20 @@ def _scale(source: "Source") -> str:
         return f"as it is ({source.reason})"
     sides = " x ".join(f"{side:.4g}" for side in dict.fromkeys(source.step))
     return f"resampled, {sides} px to one ({source.reason})"
+
+
+def _refines(planned: "Plan") -> str | None:
+    refinement = planned.network.refinement
+    if refinement is None:
+        return None
+    smoothing = refinement.smoothing
+    steps = {
+        f"smoothing of {smoothing.deviation:g} px" if smoothing else "": smoothing,
+        "CRF": refinement.crf,
+        "class thresholds": refinement.thresholds,
+    }
+    named = ", ".join(name for name, step in steps.items() if step)
+    return f"{named}: labels depend on {refinement.border} px more"
 
 
 def _windows(planned: "Plan") -> str | None:

@@ -236,7 +236,7 @@ def run(
                 performance_report=performance_report,
                 report=report,
             )
-    _report(image[0], summary, report_folder)
+    _report(images[0], summary, report_folder)
     click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
 
 

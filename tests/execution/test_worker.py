@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from tests.pictures import load_predictor, random_pixels
-from tilesegment.execution.worker import ModelPlugin, WorkerModel
+from tilesegment.execution.worker import ModelPlugin, WorkerModel, in_parts
 from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
+from tilesegment.refinement import CRF, Refinement, Smoothing
 
 MakeModel = Callable[..., Path]
 TILE = 32
@@ -106,3 +107,18 @@ def test_a_tile_without_data_is_not_computed(
     assert prediction.labels.dtype == np.uint8
     assert prediction.labels.shape == (TILE, TILE)
     assert not prediction.labels.any()
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_pieces_of_a_tile_have_its_refined_probabilities(parts: int, make_model: MakeModel) -> None:
+    predictor = load_predictor(
+        make_model(),
+        "uint8",
+        probabilities=True,
+        refinement=Refinement(Smoothing(0.7), CRF(0.1), ((1, 0.4),)),
+    )
+    side = 64 + 2 * predictor.geometry.halo
+    pixels = random_pixels((3, side, side), "uint8")
+    whole, pieces = predictor.classify(pixels), in_parts(predictor, pixels, parts)
+    np.testing.assert_array_equal(pieces.labels, whole.labels)
+    np.testing.assert_array_equal(pieces.probabilities, whole.probabilities)

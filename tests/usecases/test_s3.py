@@ -17,6 +17,7 @@ from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import (
     IncompleteError,
     InputError,
+    OptionError,
     OutputConflictError,
     OutputError,
     QuarantineError,
@@ -321,3 +322,21 @@ def test_who_takes_over_wins_and_the_first_driver_stops(
         ts.segment(str(image), model, options=OPTIONS, cluster=cluster, report=take_over)
     assert taken[0].status == "done"
     assert ts.verify(str(image), "model", windows=0, deep=True).passed
+
+
+def test_probabilities_and_the_report_of_labels_in_a_bucket(
+    local: Path, image: RemotePath, make_model: MakeModel, s3_worker: str, tmp_path: Path
+) -> None:
+    model, cluster = make_model(), ClusterOptions(s3_worker)
+    options = RunOptions(tile=32, precision="float32", probabilities=True, smooth=0.7)
+    for place in (local, str(image)):
+        ts.segment(place, model, options=options, cluster=cluster)
+    found = levels(image / "labels" / "model" / "probabilities")
+    assert equal(found, levels(local / "labels" / "model" / "probabilities"))
+    assert ts.verify(str(image), "model", windows=0, deep=True).damaged == ()
+    labels = str(image / "labels" / "model")
+    page = ts.write_report(str(image), labels, tmp_path, "tilesegment run").read_text()
+    assert "i.zarr: model" in page
+    assert SECRET not in page
+    with pytest.raises(OptionError, match="no folder on a disk"):
+        ts.write_report(str(image), labels, str(image), "tilesegment run")

@@ -139,7 +139,11 @@ def test_the_command_line_says_it_all(make_model: MakeModel, tmp_path: Path) -> 
     command = [str(image), "--model", str(make_model()), "--json", *options]
     result = CliRunner().invoke(plan, [*command, "--class-threshold", "class 1=0.3"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["halo"] == 20 + 20
+    planned = json.loads(result.stdout)
+    assert planned["halo"] == 20 + 20
+    assert planned["refinement"]["crf"]["contrast"] == 0.1
+    told = CliRunner().invoke(plan, [word for word in command if word != "--json"])
+    assert "smoothing of 1 px, CRF: labels depend on 18 px more" in told.stdout
     wrong = CliRunner().invoke(plan, [*command, "--class-threshold", "0.3"])
     assert wrong.exit_code == 2
     assert "is not CLASS=P" in wrong.output

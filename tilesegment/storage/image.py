@@ -27,7 +27,7 @@ from tilesegment.storage.importing.original import OriginalStore, take_original_
 from tilesegment.storage.inventory import Inventory, take_inventory
 from tilesegment.storage.limits import check_array, check_document, guarded
 from tilesegment.storage.objects import patiently
-from tilesegment.storage.remote import Location, locate, zarr_store
+from tilesegment.storage.remote import Location, RemotePath, locate, zarr_store
 from tilesegment.storage.stores import LostObjectError, StrictStore, label_folder, open_group
 from tilesegment.storage.written_elsewhere import ArrayStore, brought_to_04, images_in, is_older
 from tilesegment.tiling import Window, mirrored_positions, mirrored_span
@@ -191,8 +191,10 @@ class Image:
                 by default any may be.
         """
         array = self._stored(level)
-        if absent is not None and not self._is_file:
-            store = StrictStore(zarr_store(locate(self.location)), absent)
+        place = locate(self.location)
+        is_listed = not (isinstance(place, RemotePath) and place.is_web)
+        if absent is not None and is_listed and not self._is_file:
+            store = StrictStore(zarr_store(place), absent)
             array = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(store, array.path)))
         return MirroredPixels(array, self.position("c"), self.leading)
 

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-SCHEMES = ("s3", "gs", "az")
-"""Of the URLs that are opened: s3://bucket/key, gs://bucket/key, az://container/key."""
+WEB = ("https", "http")
+"""Of web servers, which are only read from, and do not list what they have."""
+SCHEMES = ("s3", "gs", "az", *WEB)
+"""Of the URLs that are opened: s3://bucket/key, gs://bucket/key, az://container/key, https://..."""
 
 _PATIENCE = Backoff(tries=6)
 """About 12 s for one request, beside the time that its tries take."""
@@ -84,6 +86,11 @@ class RemotePath:
         return replace(self, key=f"{self.key}/{part}".strip("/"))
 
     @property
+    def is_web(self) -> bool:
+        """Whether it is on a web server: nothing is listed or written there."""
+        return self.scheme in WEB
+
+    @property
     def name(self) -> str:
         return PurePosixPath(self.key).name or self.bucket
 
@@ -110,6 +117,8 @@ class RemotePath:
         return self.size() is not None
 
     def is_dir(self) -> bool:
+        if self.is_web:
+            return any((self / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
         return next(self.objects(), None) is not None
 
     def exists(self) -> bool:
@@ -340,7 +349,10 @@ def translate(error: Exception, path: RemotePath) -> Exception:
     if not isinstance(error, exceptions.BaseError):
         return error
     if isinstance(error, exceptions.NotSupportedError) or status == "501":
-        return UnsupportedError(f"{path.scheme}://{path.bucket} cannot do what was asked of it")
+        what = (
+            "give parts of a file, which shards need" if path.is_web else "do what was asked of it"
+        )
+        return UnsupportedError(f"{path.scheme}://{path.bucket} cannot {what}")
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return _refused(path, status or "403", code)
     if status.startswith("3"):
@@ -400,6 +412,9 @@ def _bucket(scheme: str, bucket: str, prefix: str = "") -> Any:
     # Tries are counted here, by `_PATIENCE`.
     common: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
     try:
+        if scheme in WEB:
+            client["allow_http"] = scheme == "http"
+            return store.HTTPStore.from_url(f"{scheme}://{bucket}/{prefix}", **common)
         if scheme == "s3":
             return store.S3Store(bucket, prefix=prefix or None, **common, **_s3_settings())
         kind = store.GCSStore if scheme == "gs" else store.AzureStore

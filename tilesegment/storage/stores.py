@@ -80,7 +80,7 @@ def _open_remote(path: RemotePath) -> zarr.Group:
                 return zarr.open_group(
                     zarr_store(path), mode="r", zarr_format=version, use_consolidated=False
                 )
-        found = next(path.iterdir(), None)
+        found = None if path.is_web else next(path.iterdir(), None)
     except (NoAnswerError, StoreError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except (ContainsArrayError, GroupNotFoundError, FileNotFoundError) as error:

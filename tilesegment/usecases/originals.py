@@ -7,6 +7,7 @@ from pathlib import Path
 from tilesegment.errors import OutputError
 from tilesegment.planning import Plan
 from tilesegment.storage.image import Image
+from tilesegment.storage.remote import RemotePath
 
 _logger = logging.getLogger(__name__)
 
@@ -23,6 +24,11 @@ def refuse_unwritable(image: Image) -> None:
         OutputError: if its labels would go beside it, in a folder that is read-only.
     """
     folder = image.label_folder
+    if isinstance(folder, RemotePath) and folder.is_web:
+        raise OutputError(
+            f"nothing can be written to {image.location}; name a place for the labels: "
+            "--output STORE"
+        )
     there = folder if folder.exists() else folder.parent
     if not image.holds_labels and isinstance(there, Path) and not os.access(there, os.W_OK):
         raise OutputError(

@@ -5,18 +5,19 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tilesegment.errors import InputError, OutputError
+from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.reporting import facts
 from tilesegment.storage.exporting.labelled import labelled_by
 from tilesegment.storage.exporting.overview import write_overview
 from tilesegment.storage.image import open_image
 from tilesegment.storage.labels import published_provenance
 from tilesegment.storage.objects import write_document, write_failed
+from tilesegment.storage.remote import Location, locate
 
 _PICTURE_SIDE = 1200
 """Pixels of the longer side."""
@@ -26,9 +27,12 @@ def make_report_folder(folder: str | Path) -> Path:
     """The folder for reports, made before there is anything to report.
 
     Raises:
+        OptionError: if it would be in an object store.
         OutputError: if it cannot be.
     """
-    path = Path(folder)
+    path = locate(str(folder))
+    if not isinstance(path, Path):
+        raise OptionError(f"--report {path} is no folder on a disk, where reports are written")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -57,11 +61,11 @@ def write_report(
         InputError: there are no such labels, or tilesegment has not made them.
         OutputError: the report cannot be written.
     """
-    directory = Path(labels)
+    directory = locate(str(labels))
     made = published_provenance(directory)
     if not made or "plan" not in made:
         raise InputError(f"{directory} does not say how it was made; run `tilesegment run` again")
-    path = make_report_folder(folder) / f"{Path(image).stem}-{directory.name}.html"
+    path = make_report_folder(folder) / f"{PurePath(str(image)).stem}-{directory.name}.html"
     page = Environment(
         loader=PackageLoader("tilesegment.reporting", "."),
         autoescape=True,
@@ -74,17 +78,17 @@ def write_report(
 
 
 def _told(
-    image: str | Path, directory: Path, made: Mapping[str, Any], command: str, verified: int
+    image: str | Path, directory: Location, made: Mapping[str, Any], command: str, verified: int
 ) -> dict[str, Any]:
     """All that the page shows."""
-    labelled = labelled_by(open_image(image), directory)
+    labelled = labelled_by(open_image(str(image)), directory)
     level, summary = made["plan"]["level"], made["summary"]
     shape, size = labelled.labels.plane_shape(level), labelled.labels.pixel_size_um(level)
     pixels = shape.y * shape.x * labelled.labels.planes(level)
     classes = labelled.classes.values()
     planes = labelled.labels.planes(level)
     return {
-        "title": f"{Path(image).name}: {directory.name}",
+        "title": f"{PurePath(str(image)).name}: {directory.name}",
         "subtitle": f"{shape.y} x {shape.x} px{f', {planes} planes' if planes > 1 else ''}",
         "facts": facts.headline(summary, pixels),
         "warnings": facts.warnings(summary),

@@ -158,7 +158,7 @@ def open_labelled(location: str | Location, name: str | None = None) -> Labelled
     return _labelled(image, labels, name)
 
 
-def labelled_by(image: Image, directory: Path) -> Labelled:
+def labelled_by(image: Image, directory: Location) -> Labelled:
     """The label image in a directory, wherever that is, with the image that it is of.
 
     Raises:
