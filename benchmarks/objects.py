@@ -5,7 +5,7 @@
 The nuclei of a square of the demo slide are found once, and those along its rim cleared. Square and
 mirrored squares make a shard of 4096 x 4096 pixels; the image and its labels are that shard again
 and again, linked, so that they need no time and no disk. The number to be found is shards times
-the nuclei of one. Blocks of 1000 pixels fit neither shards nor squares.
+the nuclei of one. Blocks of 2000 pixels fit neither shards nor squares.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from tilesegment.storage.importing import import_image
 
 _SHARD = 4096
 _LEVELS = 4
-_BLOCK = 1000
+_BLOCK = 2000
 
 
 def mirrored_shard(folder: Path) -> tuple[np.ndarray, np.ndarray]:

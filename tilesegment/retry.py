@@ -136,6 +136,8 @@ class Trouble:
     resumed: bool = False
     """Whether tiles were finished before: then those that fail now are to blame, not the run."""
     retired: set[str] = field(default_factory=set)
+    noted: int = 0
+    """Failures so far."""
     _failures: dict[int, list[Failure]] = field(default_factory=lambda: defaultdict(list))
     _successes: Counter[str] = field(default_factory=Counter)
 
@@ -149,6 +151,7 @@ class Trouble:
         Returns:
             Address of the worker that is to be retired now, if one is.
         """
+        self.noted += 1
         self._failures[failure.tile].append(failure)
         worker = failure.worker
         if worker is None or failure.of_tile or self._successes[worker] or worker in self.retired:

@@ -18,6 +18,7 @@ from tilesegment_cli.images import find_images, is_pattern, refuse_no_image
 from tilesegment_cli.options import (
     cluster_options,
     foreign_options,
+    human_bytes,
     human_seconds,
     partition_option,
     run_options,
@@ -118,6 +119,12 @@ Examples:
     help="Write there one HTML file with picture, areas, tiles, plan, seam check and versions.",
 )
 @cluster_options
+@click.option(
+    "--performance-report",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write dask's report of the workers' last tasks, transfers and load to this HTML file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_context
 def run(
@@ -140,6 +147,7 @@ def run(
     partition: Partition,
     commit: bool,
     cluster: "ClusterOptions",
+    performance_report: str | None,
     as_json: bool,
 ) -> None:
     """Segment IMAGE with a U-Net, tile by tile: OME-Zarr, or a slide, TIFF or picture as it is.
@@ -174,8 +182,11 @@ def run(
             raise OptionError("--report tells of whole labels; add it to the run that commits them")
         make_report_folder(report_folder)
     if len(images) != 1 or len(image) != 1 or is_pattern(image[0]):
-        if output is not None or repair or commit or partition != WHOLE:
-            raise OptionError("--output, --repair, --partition and --commit are for one image")
+        if output is not None or repair or commit or partition != WHOLE or performance_report:
+            raise OptionError(
+                "--output, --repair, --partition, --commit and --performance-report are for one "
+                "image"
+            )
         _run_many(
             images,
             as_json,
@@ -222,6 +233,7 @@ def run(
                 profile=profile,
                 partition=partition,
                 commit=commit,
+                performance_report=performance_report,
                 report=report,
             )
     _report(images[0], summary, report_folder)
@@ -316,7 +328,23 @@ def _text(summary: "RunSummary") -> str:
         f"Tiles:   {summary.tiles}{_not_computed(summary)}\n"
         f"Time:    {human_seconds(summary.seconds)}, "
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
+        f"{_workers(summary)}"
         f"Classes: {shares}{_verified(summary)}"
+    )
+
+
+def _workers(summary: "RunSummary") -> str:
+    """A line about the workers, where there were several, or where tiles failed."""
+    told = summary.cluster or {"workers": (), "retries": 0}
+    workers, retries = told["workers"], told["retries"]
+    if not workers or (len(workers) < 2 and not retries):
+        return ""
+    rates = [worker["megapixels_per_second"] for worker in workers]
+    idle = [worker["idle_share"] for worker in workers]
+    return (
+        f"Workers: {len(workers)}, {min(rates):.2f} to {max(rates):.2f} Mpx/s each, idle "
+        f"{min(idle):.0%} to {max(idle):.0%} of the time; {retries} retries; "
+        f"{human_bytes(told['moved_bytes'])} sent by workers\n"
     )
 
 

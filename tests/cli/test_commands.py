@@ -82,6 +82,21 @@ def test_run_on_the_embedded_cluster_and_again(
     assert "cells" in tilesegment("info", image).stdout
 
 
+def test_run_tells_of_its_workers(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    words = ["run", image, "--model", make_model(), "--tile", 32, "--workers", "1:2"]
+    done = tilesegment(*words, "--performance-report", page, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["cluster"]
+    assert sum(worker["tiles"] for worker in told["workers"]) == 20
+    assert {"megapixels_per_second", "idle_share"} <= set(told["workers"][0])
+    assert {"retries", "moved_bytes"} <= set(told)
+    assert "<html" in page.read_text()
+    wrong = tilesegment("run", image, "--workers", "4:2")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "write 2:16" in wrong.stderr
+
+
 def test_plan_prints_its_keys_and_writes_nothing(image: Path, make_model: MakeModel) -> None:
     before = sorted(image.rglob("*"))
     result = tilesegment("plan", image, "--model", make_model(), "--tile", 48, "--json")

@@ -1,10 +1,11 @@
 """What the Dask operator is asked for, and one line where there is nobody to ask."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,12 +16,23 @@ from typing import Any
 import dask
 import jsonschema
 import kubernetes_validate
+import numpy as np
 import pytest
 import yaml
+import zarr
+from dask_kubernetes.operator.controller import (
+    build_scheduler_deployment_spec,
+    build_scheduler_service_spec,
+    build_worker_deployment_spec,
+)
 
+import tilesegment as ts
+from tests.execution.test_separate_processes import free_port, wait_for_workers
+from tests.pictures import load_predictor, random_pixels, whole_pass, write_image
+from tests.usecases.test_segment import OPTIONS
 from tilesegment.config import ClusterOptions, KubernetesOptions, WorkerRange
 from tilesegment.errors import OptionError
-from tilesegment.execution.cluster import SETTINGS, memory_limit
+from tilesegment.execution.cluster import SETTINGS, memory_limit, open_cluster
 from tilesegment.execution.kubernetes import cluster_spec
 
 CRDS = "operator/deployment/helm/dask-kubernetes-operator/crds"
@@ -109,6 +121,81 @@ def test_the_pods_commands_exist(options: ClusterOptions, part: str) -> None:
     words = [word for word in container["args"] if not word.startswith("$(")]
     command = [str(Path(sys.executable).with_name(words[0])), *words[1:], "--help"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def deployed(options: ClusterOptions, address: str | None = None) -> list[dict[str, Any]]:
+    """What the operator's own code makes of the cluster, for the API server: scheduler, service,
+    worker.
+    """
+    spec = spec_of(options)["spec"]
+    names = {"cluster_name": "tilesegment-1", "annotations": {}, "labels": {}}
+    if address is not None:
+        for container in spec["worker"]["spec"]["containers"]:
+            container["env"].append({"name": "DASK_SCHEDULER_ADDRESS", "value": address})
+    return [
+        build_scheduler_deployment_spec(pod_spec=spec["scheduler"]["spec"], **names),
+        build_scheduler_service_spec(spec=spec["scheduler"]["service"], **names),
+        build_worker_deployment_spec(
+            worker_group_name="tilesegment-1-default",
+            namespace="tilesegment",
+            uuid="0123456789",
+            pod_spec=spec["worker"]["spec"],
+            **names,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("options", [GPU, CPU], ids=["gpu", "cpu"])
+def test_kubernetes_takes_what_the_operator_makes_of_it(options: ClusterOptions) -> None:
+    for item in deployed(options):
+        kubernetes_validate.validate(item, kubernetes_validate.latest_version(), strict=True)
+
+
+def process_of(item: dict[str, Any], *more: str) -> "subprocess.Popen[bytes]":
+    """The process of a deployment's container, on this machine."""
+    (container,) = item["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    words = list(container["args"][1:])
+    for name, value in variables.items():
+        words = [word.replace(f"$({name})", value) for word in words]
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *words, *more],
+        env={**os.environ, **variables, "PYTHONPATH": ":".join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_the_pods_processes_segment_an_image(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The commands and variables of the pods, without the pods."""
+    port = free_port("127.0.0.2")
+    address = f"tcp://127.0.0.2:{port}"
+    one_core = replace(CPU, kubernetes=replace(CPU.kubernetes, cores=1))
+    scheduler, _, worker = deployed(one_core, address)
+    loopback = ["--host", "127.0.0.2", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
+    processes = [process_of(scheduler, *loopback)]
+    try:
+        processes.append(process_of(worker, "--host", "127.0.0.3"))
+        wait_for_workers(ClusterOptions(address), 1)
+        pixels = random_pixels((3, 70, 90), "uint8")
+        image = write_image(tmp_path / "i.zarr", pixels)
+        model = make_model()
+        ts.segment(image, model, options=OPTIONS, cluster=ClusterOptions(address))
+        with open_cluster(ClusterOptions(address)) as client:
+            workers = client.scheduler_info()["workers"].values()
+            (name,) = [each["name"] for each in workers]
+            stealing = client.run_on_scheduler(
+                lambda: dask.config.get("distributed.scheduler.work-stealing")
+            )
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(30)
+    written = zarr.open_array(image / "labels" / "model" / "0")[...]
+    assert np.array_equal(written, whole_pass(load_predictor(model, "uint8"), pixels, "labels"))
+    assert name == "tilesegment-1-default-worker-0123456789"
+    assert stealing is False
 
 
 @pytest.mark.parametrize(

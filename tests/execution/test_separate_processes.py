@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,13 @@ import zarr
 
 import tilesegment as ts
 from tests.pictures import load_predictor, random_pixels, whole_pass, write_image
-from tests.usecases.test_segment import OPTIONS
+from tests.usecases.faults import MARKED, frozen_once, planted
+from tests.usecases.test_segment import OPTIONS, chunks
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import ClusterError
 from tilesegment.execution.cluster import open_cluster
+from tilesegment.geometry import YX
+from tilesegment.tiling import TileGrid
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("openssl"), reason="makes certificates with openssl"),
@@ -156,3 +160,35 @@ def test_a_worker_without_tilesegment_is_named(start: Start, tmp_path: Path) -> 
     start("worker", f"tcp://127.0.0.2:{port}", "--nthreads", "1", PYTHONPATH=path)
     with pytest.raises(ClusterError, match="tilesegment cannot be loaded at tcp://127.0.0"):
         wait_for_workers(ClusterOptions(f"tcp://127.0.0.2:{port}"), 1)
+
+
+@pytest.mark.slow
+def test_a_frozen_worker_that_returns_late_changes_nothing(
+    start: Start, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """It is stopped within a tile beyond its time-to-live, and wakes when the labels are there."""
+    port = free_port("127.0.0.1")
+    address, short = f"tcp://127.0.0.1:{port}", {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s"}
+    start("scheduler", "--host", "127.0.0.1", "--port", str(port), **short)
+    workers = [start("worker", address, "--no-nanny", "--nthreads", "3") for _ in range(2)]
+    cluster = ClusterOptions(address)
+    wait_for_workers(cluster, 2)
+    pixels = np.minimum(random_pixels((3, 150, 120), "uint8"), 250)
+    corner = TileGrid(YX(150, 120), 1, 32).tile_at(MARKED)
+    pixels[0, corner.row * 32 + 15, corner.column * 32 + 15] = 255
+    image = write_image(tmp_path / "i.zarr", pixels, levels=2)
+    model = make_model()
+    with planted(address, frozen_once, tmp_path) as plant:
+        summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+        executions = plant.executions()
+    assert (summary.status, summary.computed) == ("done", 20)
+    assert executions[True] == 2
+    published = chunks(image / "labels" / "model")
+    frozen = next(item for item in workers if item.pid == int((tmp_path / "frozen").read_text()))
+    assert frozen.poll() is None
+    frozen.send_signal(signal.SIGCONT)
+    # A worker that the scheduler has given up ends once its tile is done.
+    frozen.wait(60)
+    assert chunks(image / "labels" / "model") == published
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    assert chunks(image / "labels" / "calm") == published

@@ -62,6 +62,13 @@ def kills_always(place: Place) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def frozen_once(place: Place) -> None:
+    """Until somebody wakes the process, which the scheduler has given up by then."""
+    if place.marked and place.first("once"):
+        (place.folder / "frozen").write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def lost_gpu_once(place: Place) -> None:
     if place.marked and place.first("once"):
         import torch

@@ -51,7 +51,7 @@ def write_labels(
         64,
         tuple(classes),
         None,
-        probabilities is not None,
+        probabilities=probabilities is not None,
     )
     inside = directory is None
     directory = directory or image / "labels" / name

@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import dask
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, performance_report
 from distributed.comm import connect
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
@@ -223,6 +224,18 @@ def open_cluster(options: ClusterOptions) -> Iterator[Client]:
         else:
             with _running(options.kind) as client:
                 yield client
+
+
+@contextmanager
+def reported(client: Client, file: str | Path | None) -> Iterator[None]:
+    """Write dask's performance report of what happens in the block; None: no report."""
+    if file is None:
+        yield
+        return
+    # dask writes at the end, and hours of work must not end in a place that does not exist.
+    Path(file).write_text("")
+    with client.as_current(), performance_report(filename=str(file)):
+        yield
 
 
 def _refuse_unguarded_script() -> None:

@@ -5,13 +5,15 @@ thread of its own, so that the device never waits for a disk, and never holds tw
 """
 
 import asyncio
+import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
-from tilesegment.errors import IncompleteError, TilesegmentError, UnexpectedError
+from tilesegment.errors import ClusterError, IncompleteError, TilesegmentError, UnexpectedError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
 from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.mask import Mask
@@ -36,6 +38,7 @@ from tilesegment.tiling import Window
 if TYPE_CHECKING:
     from tilesegment.model.predictor import Device, Predictor, TileClasses
 
+_logger = logging.getLogger(__name__)
 _TILES_BETWEEN_RETURNS = 32
 _MOST_CONSTANTS = 8
 """Tiles of one value that are remembered, a byte or two per pixel each."""
@@ -93,6 +96,8 @@ class WorkerModel:
     """Views over which the output is averaged."""
     nodata: float | None = None
     """Pixels with this value in all channels are background; None if there is no such value."""
+    kind: "WorkerKind | None" = None
+    """What every worker must be, also one that joins later; None takes any."""
     probabilities: bool = False
     """Whether the probabilities of the classes are wanted, too."""
     refinement: Refinement | None = None
@@ -127,6 +132,8 @@ class Prediction:
     work: Work
     probabilities: Probabilities | None = None
     """(classes, tile, tile); None where they are not wanted."""
+    seconds: float = 0.0
+    """That the network took."""
 
 
 @dataclass
@@ -144,12 +151,28 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     """Classes of tiles whose pixels are all equal, by what decides them."""
 
     async def setup(self, worker: Worker) -> None:
+        """Load the model; without it, and the resource, a worker is given no tile to predict.
+
+        Raises:
+            ClusterError: if the worker's results could differ from those of the others.
+        """
         keep_freed_memory()
         executor = ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME)
         worker.executors[self.name] = executor
-        self._predictor = executor.submit(self.model.build, worker.state.nthreads)
+        self._predictor = executor.submit(self._load, worker.state.nthreads)
         await asyncio.wrap_future(self._predictor)
         await worker.set_resources(**{self.name: 1})
+
+    def _load(self, worker_threads: int) -> "Predictor":
+        wanted = self.model.kind
+        if wanted is not None:
+            cluster_kind = "cpu" if wanted.device == "cpu" else "gpu"
+            own, _ = describe_worker(cluster_kind, cast("Precision", wanted.precision), "")
+            if own != wanted:
+                told = f"this worker ({own}) gets no tiles, for the others are {wanted}"
+                _logger.error(told)
+                raise ClusterError(told)
+        return self.model.build(worker_threads)
 
     def teardown(self, worker: Worker) -> None:
         worker.executors.pop(self.name).shutdown(wait=False)
@@ -264,7 +287,9 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     """
     with told_by_worker():
         model: ModelPlugin = get_worker().plugins[plugin]
-        return model.predict(pixels)
+        started = time.perf_counter()
+        prediction = model.predict(pixels)
+        return replace(prediction, seconds=time.perf_counter() - started)
 
 
 def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:
@@ -364,7 +389,8 @@ class TileWriter:
             wanted = mask.read(plane, window)
             labels = np.where(wanted, labels, labels.dtype.type(self.values[0]))
             probabilities = without(probabilities, wanted)
-        return self._store(labels, probabilities, prediction.work, number, plane, window)
+        record = self._store(labels, probabilities, prediction.work, number, plane, window)
+        return replace(record, seconds=prediction.seconds)
 
     def _inside(self, values: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
         """What belongs to a window of the level, from the network's (..., y, x) for a tile."""
@@ -423,6 +449,18 @@ class WorkerKind:
 
     def __str__(self) -> str:
         return f"{self.device} {self.precision}, torch {self.torch}, {self.capability}"
+
+
+def sent_bytes(dask_worker: Worker) -> int:
+    """What this worker has sent to others and to the driver, since it started."""
+    return int(dask_worker.transfer_outgoing_bytes_total)
+
+
+def held_gpu() -> str:
+    """The GPU that this worker computes on: its machine, and the GPU's own number."""
+    import torch
+
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(0).uuid}"
 
 
 def describe_worker(kind: str, precision: Precision, image: str) -> tuple[WorkerKind, bool]:

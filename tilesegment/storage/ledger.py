@@ -70,6 +70,8 @@ class TileRecord:
     worker: str | None = None
     """Address of the worker that wrote it; not stored."""
     work: Work = "computed"
+    seconds: float = 0.0
+    """That the network took; not stored."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Ledger:
             settled = tuple(self._medium.settle(self.labels, item) for item in record.objects)
         except OSError as error:
             raise self._medium.write_failed(error, self.labels) from error
-        record = replace(record, objects=settled, worker=None)
+        record = replace(record, objects=settled, worker=None, seconds=0.0)
         self._waiting.append(record)
         self.done[record.level, record.number] = record
         self.added.add((record.level, record.number))

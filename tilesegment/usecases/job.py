@@ -65,6 +65,8 @@ class RunSummary:
     """Which of several runs that share the labels this is, as "2/4"; None: the only one."""
     unfinished: tuple[int, ...] = ()
     """Numbers of the partitions whose tiles are not all done, so that nothing is published."""
+    cluster: Mapping[str, Any] | None = None
+    """What each worker did, retries, and bytes moved between workers, see `Accounts.report`."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Job:
             nodata=self.image.nodata(self.plan.source.level),
             probabilities=self.options.probabilities,
             refinement=self.plan.network.refinement,
+            kind=workers,
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:

@@ -150,9 +150,11 @@ def _segment_tiles(
         job.mask,
     ):  # fmt: skip
         ledger.add(record)
+        run.note(record)
         finished += 1
         computed += sum(record.counts)
         report_progress(run, "tiles", finished, len(tiles), computed)
+    run.accounts.retries += trouble.noted
     quarantined = trouble.quarantined()
     if quarantined and not finished:
         raise next(iter(quarantined.values())).error
@@ -288,7 +290,7 @@ def provenance_of(job: Job, workers: "WorkerKind", summary: RunSummary) -> dict[
         "foreign": asdict(job.model.foreign),
         "options": asdict(job.options),
         "workers": asdict(workers),
-        "summary": {**asdict(summary), "labels": Path(summary.labels).name},
+        "summary": {**asdict(summary), "labels": Path(summary.labels).name, "cluster": None},
         "plan": {
             "tile": plan.tile,
             "halo": plan.halo,

@@ -1,6 +1,5 @@
 """From classes to objects: instances across tiles, numbered and measured."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -9,47 +8,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tilesegment.cleaning import Cleaning
 from tilesegment.components import (
     BlockComponents,
     BlockNumbers,
-    Classes,
     Faces,
-    Identities,
     Numbering,
     describe_faces,
     find_components,
     identify,
 )
 from tilesegment.config import ClusterOptions
-from tilesegment.measuring import BORDER as MEASURED_BORDER
-from tilesegment.measuring import COLUMNS, Channel, Intensities, Rows, combine, measure_block
 from tilesegment.splitting import Split, join
 from tilesegment.storage.exporting.density import Density, check_density, write_density
 from tilesegment.storage.exporting.destination import check_free
 from tilesegment.storage.exporting.labelled import Labelled
 from tilesegment.storage.exporting.tables import check_table, write_table
-from tilesegment.storage.image import Image, MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.storage.measurements import (
-    ROWS,
-    MeasurementWriter,
     StoredMeasurements,
     open_measurements,
 )
 from tilesegment.storage.media import medium_of
-from tilesegment.storage.probabilities import (
-    LARGEST_VALUE,
-    PROBABILITIES_NAME,
-    open_probabilities,
-)
-from tilesegment.storage.remote import on_disk
 from tilesegment.tiling import Tile, TileGrid, Window
 from tilesegment.usecases.clean import clean_blocks
+from tilesegment.usecases.measure_objects import measure_objects
 from tilesegment.usecases.new_labels import (
     TILE,
     ClassMap,
@@ -64,7 +48,6 @@ from tilesegment.usecases.new_labels import (
     seconds_since,
 )
 from tilesegment.usecases.workers import Progress
-from tilesegment.view.channels import channel_names
 
 
 @dataclass(frozen=True)
@@ -163,7 +146,7 @@ def objects(
         source = _cleaned(made, labelled, cleaning)
         count = _write_identities(made, source, split)
         made.write_coarser_levels()
-        _measure(made, source, labelled, count)
+        measure_objects(made, source, labelled, count)
         made.publish({"fingerprint": facts, "objects": count})
     stored = open_measurements(directory)
     assert stored is not None  # noqa: S101 - for mypy; it was written above
@@ -235,127 +218,6 @@ class _Finder:
         around = window.grown(self.split.border).clipped(self.grid.image)
         joins = join(self.source.read(tile.plane, around), self.split)
         return find_components(joins.cut(window.seen_from(around)), window, self.grid)
-
-
-def _measure(made: NewLabels, source: ClassMap, labelled: Labelled, count: int) -> None:
-    """Measure all objects, and store it with the labels."""
-    folder = on_disk(made.ledger.directory, "objects") / "rows"
-    folder.mkdir()
-    meter = _make_meter(made, source, labelled, folder)
-    spans = dict(made.each_block("measurements", lambda tile: partial(meter.measure, tile)))
-    size = labelled.pixel_size_um
-    area = None if size is None else size[0] * size[1]
-    names = {value: item.name for value, item in labelled.classes.items()}
-    writer, directory = None, on_disk(made.volume.directory, "objects")
-    for low in range(1, max(count, 1) + 1, ROWS):
-        found = combine(meter.rows(spans, low, low + ROWS), meter.channels, area).columns
-        writer = writer or MeasurementWriter(directory, made.image.version, found, count, names)
-        writer.write(low - 1, found)
-
-
-def _make_meter(made: NewLabels, source: ClassMap, labelled: Labelled, folder: Path) -> "_Meter":
-    """What measures the channels of the image, and the probabilities if there are any."""
-    intensities = _intensities(made)
-    channels = [Channel(f"mean_{name}", intensities) for name in _channel_names(made.image)]
-    probabilities, positions = None, {}
-    if PROBABILITIES_NAME in labelled.labels.group:
-        opened = open_probabilities(labelled.labels)
-        probabilities = opened.pixels(0)
-        named = {name: position for position, name in enumerate(channel_names(opened))}
-        positions = {
-            value: named[item.name]
-            for value, item in labelled.classes.items()
-            if item.name in named
-        }
-        channels.append(Channel("mean_probability", divisor=LARGEST_VALUE))
-    return _Meter(
-        source, made.volume, made.image.pixels(0), probabilities, positions, tuple(channels),
-        made.grid, folder,
-    )  # fmt: skip
-
-
-def _channel_names(image: Image) -> list[str]:
-    """Names of the channels as the viewer has them, as words of a column; unique."""
-    names = [re.sub(r"\W+", "_", name).strip("_").lower() for name in channel_names(image)]
-    if len(set(names)) < len(names) or not all(names) or "probability" in names:
-        return [f"{name or 'channel'}_{number}" for number, name in enumerate(names)]
-    return names
-
-
-def _intensities(made: NewLabels) -> Intensities:
-    """How pixel values are added up; floats ask for their largest magnitude first."""
-    pixels = made.image.pixels(0)
-    kept = Intensities.of(pixels.dtype, 0.0)
-    if kept == Intensities():
-        return kept
-    grid = made.grid
-    found = made.each_block("range", lambda tile: partial(_largest, pixels, grid, tile))
-    return Intensities.of(pixels.dtype, max(largest for _, largest in found))
-
-
-def _largest(pixels: MirroredPixels, grid: TileGrid, tile: Tile) -> float:
-    block = pixels.read(tile.plane, grid.write_window(tile))
-    return float(np.abs(block.astype(np.float64)).max())
-
-
-@dataclass(frozen=True)
-class _Meter:
-    """The tasks of blocks that measure; their rows wait in files, sorted by identity."""
-
-    source: ClassMap
-    volume: LabelVolume
-    pixels: MirroredPixels
-    probabilities: MirroredPixels | None
-    positions: Mapping[int, int]
-    """By class: its channel among the probabilities."""
-    channels: tuple[Channel, ...]
-    grid: TileGrid
-    folder: Path
-
-    def measure(self, tile: Tile) -> tuple[int, int]:
-        """Measure one block; returns the lowest and the highest identity in it, 0 if none."""
-        window = self.grid.write_window(tile)
-        identities = self._identities(tile, window)
-        if not identities[MEASURED_BORDER:-MEASURED_BORDER, MEASURED_BORDER:-MEASURED_BORDER].any():
-            return 0, 0
-        classes = self.source.read(tile.plane, window)
-        values = [*self.pixels.read(tile.plane, window)]
-        if self.probabilities is not None:
-            values.append(self._probability(self.probabilities, classes, tile.plane, window))
-        rows = measure_block(identities, classes, values, self.channels, tile.plane, window)
-        np.save(self._file(tile), rows)
-        return int(rows[0, 0]), int(rows[-1, 0])
-
-    def rows(self, spans: Mapping[Tile, tuple[int, int]], low: int, high: int) -> Rows:
-        """The rows of objects with identities from `low` to below `high`, of all blocks."""
-        found = [np.zeros((0, len(COLUMNS) + len(self.channels)), np.int64)]
-        for tile, (lowest, highest) in spans.items():
-            if lowest and lowest < high and highest >= low:
-                rows = np.load(self._file(tile), mmap_mode="r")
-                start, stop = np.searchsorted(rows[:, 0], (low, high))
-                found.append(np.array(rows[start:stop]))
-        return np.concatenate(found)
-
-    def _probability(
-        self, stored: MirroredPixels, classes: Classes, plane: int, window: Window
-    ) -> npt.NDArray[np.uint8]:
-        """That of the class that each pixel has, (y, x); 0 for classes without one."""
-        found = np.zeros(classes.shape, np.uint8)
-        values = stored.read(plane, window)
-        for value, position in self.positions.items():
-            np.copyto(found, values[position], where=classes == value)
-        return found
-
-    def _file(self, tile: Tile) -> Path:
-        return self.folder / f"{self.grid.number(tile)}.npy"
-
-    def _identities(self, tile: Tile, window: Window) -> Identities:
-        """Those of a block and its border; 0 beyond the image."""
-        wanted = window.grown(MEASURED_BORDER)
-        there = wanted.clipped(self.grid.image)
-        framed = np.zeros((wanted.height, wanted.width), np.int32)
-        framed[there.seen_from(wanted).slices] = self.volume.read(0, tile.plane, there)
-        return framed
 
 
 def _write_files(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilesegment.accounting import Accounts
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import (
     IncompleteError,
@@ -63,6 +64,8 @@ from tilesegment.usecases.workers import (
     Progress,
     Run,
     agree_on_workers,
+    count_sent,
+    report_cluster,
     with_known_statistics,
 )
 
@@ -89,6 +92,7 @@ def segment(
     profile: str | Path | None = None,
     partition: Partition = WHOLE,
     commit: bool = False,
+    performance_report: str | Path | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Write the label volume that one forward pass over the whole mirrored image would give.
@@ -114,6 +118,7 @@ def segment(
         profile: a folder for profile.json and profile.svg, which tell where the time went.
         partition: do the tiles of one of several runs that share the labels; the last one to
             finish publishes.
+        performance_report: write dask's report of the workers' last tasks to this HTML file.
         commit: compute no tile: publish what partitions have done, if it is all.
         report: called after each tile.
 
@@ -128,7 +133,7 @@ def segment(
         OutputError: the labels cannot be written.
         VerificationError: labels that were computed again are others.
     """
-    from tilesegment.execution.cluster import open_cluster, resolve_kind
+    from tilesegment.execution.cluster import open_cluster, reported, resolve_kind
 
     opened = open_model(model, foreign, blended=options.blend is not None)
     wishes = Wishes(
@@ -138,6 +143,7 @@ def segment(
     cluster = resolve_kind(cluster)
     with (
         open_cluster(cluster) as client,
+        reported(client, performance_report),
         Models(client) as models,
         profiled(client, profile),
     ):
@@ -228,17 +234,19 @@ def segment_prepared(
         if not wishes.verify:
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
-    run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds))
+    run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds), accounts=Accounts())
+    sent = count_sent(client)
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
     elif wishes.partition != WHOLE:
         target = _place(job, workers, wishes.overwrite, wishes.take_over)
         with _resumable():
-            return segment_partition(
+            summary = segment_partition(
                 target, run, workers, wishes.partition, wishes.take_over, wishes.keep_ledger
             )
     else:
         summary = _compute(job, run, workers, wishes)
+    summary = replace(summary, cluster=report_cluster(run, sent))
     if wishes.verify:
         found = verify_labels(job, run, workers, wishes.verify, seed=0)
         refuse_unequal(found, job.directory)

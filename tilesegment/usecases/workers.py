@@ -1,18 +1,20 @@
 """Who executes a job: workers of one kind, that hold its model."""
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tilesegment.accounting import Accounts
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import ClusterError
 from tilesegment.storage.labels import beside_labels
-from tilesegment.storage.ledger import Ledger, unfinished_fingerprint
+from tilesegment.storage.ledger import Ledger, TileRecord, unfinished_fingerprint
 from tilesegment.usecases.job import Job
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 from tilesegment.usecases.statistics import measure_statistics, stored_statistics, with_statistics
@@ -58,6 +60,32 @@ class Run:
     report: Callable[[Progress], None] | None
     watch: "WorkerWatch | None" = None
     """Of the workers, where they may come and go."""
+    accounts: Accounts = field(default_factory=Accounts)
+    """What each worker has done."""
+
+    def note(self, record: TileRecord) -> None:
+        """Note which worker has done a tile."""
+        pixels = sum(record.counts)
+        self.accounts.note(record.worker or "", pixels, record.seconds, time.monotonic())
+
+
+def report_cluster(run: Run, sent_before: Mapping[str, int]) -> dict[str, Any]:
+    """What a summary says of the workers.
+
+    Args:
+        run: that ends.
+        sent_before: `count_sent` when it began; workers that left are not in the sum.
+    """
+    moved = count_sent(run.client).items()
+    return run.accounts.report(sum(now - sent_before.get(each, 0) for each, now in moved))
+
+
+def count_sent(client: "Client") -> dict[str, int]:
+    """Bytes that each worker has sent to others and to the driver, since it started."""
+    from tilesegment.execution.worker import sent_bytes
+
+    sent: dict[str, int] = client.run(sent_bytes)
+    return sent
 
 
 def while_waiting(run: Run, ledger: Ledger) -> Callable[[], None]:
@@ -89,7 +117,7 @@ def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "Wo
     Raises:
         ClusterError: if they differ, for their results would too; or if one lacks what it needs.
     """
-    from tilesegment.execution.worker import WorkerKind, describe_worker
+    from tilesegment.execution.worker import WorkerKind, describe_worker, held_gpu
 
     precision = job.description.precision(job.options.precision)
     answers = client.run(describe_worker, cluster.kind, precision, job.image.location)
@@ -112,7 +140,27 @@ def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "Wo
         raise ClusterError(
             f"torch {kind.torch} cannot use the GPU here; install a CUDA build of torch"
         )
+    if kind.device == "cuda":
+        refuse_shared_gpu(client.run(held_gpu))
     return kind
+
+
+def refuse_shared_gpu(held: Mapping[str, str]) -> None:
+    """Refuse two networks on one GPU: each would have half its memory and speed.
+
+    Args:
+        held: the GPU of each worker, by its address.
+
+    Raises:
+        ClusterError: if two workers hold the same.
+    """
+    for gpu, count in Counter(held.values()).items():
+        if count > 1:
+            workers = ", ".join(address for address, own in held.items() if own == gpu)
+            raise ClusterError(
+                f"the workers {workers} hold the same GPU ({gpu}); start one worker per GPU, with "
+                "`dask cuda worker`"
+            )
 
 
 @contextmanager

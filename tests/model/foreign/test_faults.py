@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tests.foreign import sha256, write_graph, write_torchscript
@@ -15,6 +16,7 @@ from tests.pictures import random_pixels
 from tilesegment.config import ForeignOptions
 from tilesegment.errors import InputError, ModelError, TilesegmentError
 from tilesegment.geometry import NetworkGeometry
+from tilesegment.model.foreign.factory import read_weights
 from tilesegment.model.opening import open_model
 from tilesegment.model.predictor import Predictor
 
@@ -133,3 +135,13 @@ def test_a_fault_is_one_clear_line(
         fault(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize("header", range(64, 168, 8))
+def test_weights_are_safetensors_whatever_the_length_of_their_header(header: int) -> None:
+    """The first byte of a file is the length's lowest: at 128 it is that of a pickle."""
+    plain = save({"w": torch.zeros(1)})
+    length = int.from_bytes(plain[:8], "little")
+    padded = plain[8 : 8 + length].rstrip().ljust(header)
+    content = len(padded).to_bytes(8, "little") + padded + plain[8 + length :]
+    assert read_weights(content)["w"] == 0

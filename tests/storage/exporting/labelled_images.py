@@ -70,7 +70,7 @@ def add_labels(
         TILE // 2,
         classes,
         "../../",
-        probabilities is not None,
+        probabilities=probabilities is not None,
     )
     volume = layout_volume(opened, layout, image / "labels" / name)
     with as_a_run(volume.directory):

@@ -100,7 +100,8 @@ def read_weights(content: bytes) -> Mapping[str, Any]:
     Raises:
         ModelError: if the file is neither; code in a pickle is never run.
     """
-    if content[:2] == b"PK" or content[:1] == b"\x80":
+    # A safetensors file begins with the length of its JSON header: its first byte may be \x80 too.
+    if content[8:9] != b"{" and (content[:2] == b"PK" or content[:1] == b"\x80"):
         return _read_pickle(content)
     from safetensors import SafetensorError
     from safetensors.torch import load
