@@ -6,7 +6,7 @@ The demo slide, mirrored until it is large enough, is stored as a BigTIFF in JPE
 pyramid. Then, in turns, (a) the import makes an OME-Zarr of it, and (b) one thread decodes the same
 blocks and encodes as many chunks as the import stores, of all its levels, without writing or
 averaging anything. The ratio b / a of their processor seconds, which other programs on the machine
-hardly change, says how much of the import's work nobody can avoid. The memory is the high-water mark
+hardly change, says how much of the import's work nobody can avoid. The memory is the peak
 of `tilesegment import` in a process of its own.
 """
 
