@@ -26,6 +26,8 @@ CLASSES = {
     "water": 0xE2A929,
 }
 UNKNOWN = 255
+SMALLEST_PARCEL = 400
+"""Pixels of the scene; smaller ones are noise on a map."""
 PIXEL_M = 0.3
 # The pictures do not say where they are: this place, in Dubai, is only near the truth.
 PLACE = rasterio.Affine(PIXEL_M, 0, 320_000, 0, -PIXEL_M, 2_780_000)
@@ -125,8 +127,10 @@ def main() -> None:
     # No import: the scene is read as it is, at the level whose pixels the model was trained at.
     summary = ts.segment(scene, model, labels="cover", overwrite=True)
     print(f"{summary.labels}: {summary.megapixels_per_second:.1f} Mpx/s")
-    for out in ("cover.tif", "cover.gpkg", "cover.png"):
-        print(ts.export_labels(scene, result / out, overwrite=True).path)
+    parcels = ts.PolygonOptions(min_area=SMALLEST_PARCEL)
+    for out in ("cover.tif", "cover.png", "cover.gpkg"):
+        exported = ts.export_labels(scene, result / out, polygons=parcels, overwrite=True)
+        print(exported.path)
 
     found = ts.evaluate(
         summary.labels,

@@ -354,7 +354,9 @@ class Numbering:
                 f"{self.count} objects are more than an int32 can count; leave out small ones "
                 "with --min-area"
             )
-        before = np.cumsum(starts) - starts + 1
+        before = np.cumsum(starts)
+        before -= starts
+        before += 1
         self._starts = before.reshape(found.starts.shape).astype(np.int32)
         order = np.argsort(firsts)
         ranks = np.zeros(len(firsts), np.int64)

@@ -124,6 +124,25 @@ def test_without_workers_a_run_waits_says_so_and_can_be_resumed(
     assert summary.skipped >= 6
 
 
+def test_a_run_that_lost_its_last_worker_goes_on_with_another(
+    image: Path, make_model: MakeModel, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other has what the network's tasks need some time after it has joined."""
+    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+
+    def report(progress: Progress) -> None:
+        if progress.phase == "tiles" and progress.done == 6:
+            # Its nanny starts another.
+            with Client(cluster, set_as_default=False) as client:
+                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+    options = ClusterOptions(cluster.scheduler_address, wait_seconds=60)
+    summary = ts.segment(image, make_model(), options=OPTIONS, cluster=options, report=report)
+    assert (summary.status, summary.tiles) == ("done", 36)
+    assert summary.cluster is not None
+    assert len(summary.cluster["workers"]) == 2
+
+
 def test_a_worker_of_another_kind_that_joins_gets_no_tiles(
     image: Path, make_model: MakeModel, cluster: LocalCluster, tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
 """Runs straight from a slide or scene, without an import."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +44,19 @@ def test_labels_are_those_of_the_imported_image(
         assert read_georeferencing(dict(ours.attrs), "it") == read_georeferencing(
             dict(theirs.attrs), "it"
         )
+
+
+@pytest.mark.parametrize("program", ["ome-zarr-models", "ome-zarr-io"])
+def test_other_programs_find_the_labels_beside_an_original_valid(
+    program: str, tmp_path: Path, make_model: Callable[..., Path], one_worker: str
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    ts.segment(scene, make_model(), labels="cells", cluster=ts.ClusterOptions(kind=one_worker))
+    command = [Path(sys.executable).with_name(program), "validate"]
+    labels = tmp_path / "scene.tif.labels.zarr/cells"
+    subprocess.run([*command, labels], check=True, capture_output=True)
+    (labels / "1/zarr.json").unlink()
+    assert subprocess.run([*command, labels], check=False, capture_output=True).returncode != 0
 
 
 def test_run_verify_and_export_find_the_labels_beside_the_original(

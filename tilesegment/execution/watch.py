@@ -3,7 +3,7 @@
 import logging
 import time
 
-from distributed import Client
+from distributed import Client, Scheduler
 
 from tilesegment.errors import IncompleteError
 from tilesegment.retry import Patience
@@ -38,7 +38,7 @@ class WorkerWatch:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        self.count = len(self._client.nthreads())
+        self.count = self._client.run_on_scheduler(_count_and_wake)
         alone = self._patience.alone(self.count, now)
         limit = self._patience.limit_seconds
         if alone is not None and self._patience.is_over(alone):
@@ -51,3 +51,16 @@ class WorkerWatch:
         if alone is None and self._alone:
             _logger.warning("there are workers again: %d", self.count)
         self._alone = alone is not None
+
+
+def _count_and_wake(dask_scheduler: Scheduler) -> int:
+    """The number of workers; tasks that found none that could take them look again.
+
+    A worker has the resource that the network's tasks need only some time after it has joined,
+    with the model loaded, and dask looks for such tasks only when a worker joins. After the
+    last worker was lost they would wait for ever.
+    """
+    for worker in list(dask_scheduler.workers.values()) if dask_scheduler.unrunnable else ():
+        found = dask_scheduler.bulk_schedule_unrunnable_after_adding_worker(worker)
+        dask_scheduler.transitions(found, stimulus_id="tilesegment-wake")
+    return len(dask_scheduler.workers)
