@@ -118,3 +118,7 @@ def test_tiles_that_touch_a_window_are_those_that_overlap_it(
     for item in touching:
         seen = common[item].seen_from(window)
         assert seen.clipped(YX(window.height, window.width)) == seen
+
+
+def test_the_rim_of_a_network_without_a_border_is_empty_wherever_it_lies() -> None:
+    assert mirrored_span(0, 0, 10) == mirrored_span(16, 16, 10) == (0, 0)

@@ -204,7 +204,12 @@ def mirrored_positions(start: int, stop: int, size: int) -> npt.NDArray[np.intp]
 
 
 def mirrored_span(start: int, stop: int, size: int) -> tuple[int, int]:
-    """The half-open interval of an axis that `mirrored_positions` draws from."""
+    """The half-open interval of an axis that `mirrored_positions` draws from.
+
+    An empty one has an empty interval: the rim of a network without a border.
+    """
+    if start == stop:
+        return 0, 0
     if start >= 0 and stop <= size:
         return start, stop
     positions = mirrored_positions(start, stop, size)
