@@ -128,6 +128,16 @@ def test_overwritten_labels_stay_until_the_new_ones_are_whole(
     assert len(paths - {"zarr.json"}) == 2, paths
 
 
+def test_labels_in_a_bucket_are_exported(
+    image: RemotePath, make_model: MakeModel, s3_worker: str, tmp_path: Path
+) -> None:
+    ts.segment(str(image), make_model(), options=OPTIONS, cluster=ClusterOptions(s3_worker))
+    out = tmp_path / "overview.png"
+    result = CliRunner().invoke(tilesegment, ["export", str(image), str(out)])
+    assert result.exception is None, result.exception
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
 def test_damaged_objects_are_found_and_repaired(
     image: RemotePath, make_model: MakeModel, s3_worker: str
 ) -> None:

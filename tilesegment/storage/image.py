@@ -350,6 +350,8 @@ def open_image(location: str | Location, axes: str | None = None) -> Image:
     Raises:
         InputError: if there is no image; the message says what is there instead.
     """
+    # A URL that went through pathlib has lost a slash.
+    location = locate(location) if isinstance(location, Path) else location
     group = open_group(location, axes)
     try:
         found = images_in(group)
