@@ -66,7 +66,7 @@ def test_a_list_names_images_and_patterns(slides: Path, make_model: MakeModel) -
         (
             ["SLIDES/*.zarr", "--output", "o.zarr"],
             2,
-            "--repair, --partition and --commit are for one image",
+            "--performance-report are for one image",
         ),
         (["SLIDES/1.zarr", "SLIDES/3.zarr", "--model", "absent"], 1, "absent"),
         ([], 2, "Missing argument 'IMAGE'; or give a list: --from FILE"),
