@@ -448,7 +448,7 @@ def human_bytes(count: float) -> str:
 def human_seconds(seconds: float) -> str:
     """A duration as people read it.
 
-    >>> human_seconds(3700)
+    >>> human_seconds(3720)
     '1 h 2 min'
     """
     if seconds < 120:
