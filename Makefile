@@ -37,6 +37,8 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scheduling.py
+	$(BIN)/python benchmarks/rivals.py
 
 clean:
 	rm -rf .venv demo

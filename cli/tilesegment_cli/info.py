@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ _INDENT = "\n" + " " * 14
 Examples:
   tilesegment info slide.zarr
   tilesegment info scene.tif --thumbnail scene.png
+  tilesegment info nuclei
   tilesegment info my.safetensors --json
 """
 )
@@ -44,14 +46,17 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def info(path: str, thumbnail: str | None, largest: int, axes: str | None, as_json: bool) -> None:
-    """Show what is in an image (OME-Zarr, slide, TIFF, picture) or a model file."""
-    if path.endswith(".safetensors"):
+    """Show what is in an image (OME-Zarr, slide, TIFF, picture) or a model."""
+    from tilesegment.model import zoo
+
+    if path.endswith(".safetensors") or (path in zoo.names() and not Path(path).exists()):
         from tilesegment.model.file import read_description
 
         if thumbnail is not None:
             raise OptionError("--thumbnail is for images")
-        model = _model_facts(read_description(path))
-        click.echo(json.dumps(model) if as_json else _rows(model))
+        file = path if path.endswith(".safetensors") else zoo.find(path)
+        model = read_description(file)
+        click.echo(json.dumps(_model_facts(model)) if as_json else _rows(_model_rows(model)))
         return
     from tilesegment.usecases.describe import describe_image, draw_thumbnail
 
@@ -120,6 +125,25 @@ def _model_facts(model: "ModelDescription") -> dict[str, Any]:
         "alignment": geometry.alignment,
         "halo": geometry.halo,
         "training": dict(model.training),
+    }
+
+
+def _model_rows(model: "ModelDescription") -> dict[str, Any]:
+    """The facts as people read them; how it was trained in full is for `--json`."""
+    network, training = model.arguments, model.training
+    kept = training.get("kept") or {}
+    pictures = training.get("training_pictures")
+    trained = [
+        str(training.get("data") or training.get("dataset") or ""),
+        f"{pictures} pictures" if pictures else "",
+        f"step {kept['step']}" if "step" in kept else "",
+        f"score {kept['score']:.3f} in validation" if "score" in kept else "",
+    ]
+    return {
+        **_model_facts(model),
+        "architecture": ", ".join(f"{name} {value}" for name, value in network.items()),
+        "classes": ", ".join(f"{item.value} {item.name}" for item in model.classes),
+        "training": ", ".join(filter(None, trained)),
     }
 
 

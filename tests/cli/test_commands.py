@@ -59,6 +59,13 @@ def test_help_explains_itself(command: str) -> None:
     assert command in tilesegment("--help").stdout
 
 
+def test_info_tells_of_a_bundled_model_by_its_name() -> None:
+    told = tilesegment("info", "nuclei").stdout
+    assert "0 background, 1 nucleus" in told
+    assert max(map(len, told.splitlines())) < 200
+    assert json.loads(tilesegment("info", "nuclei", "--json").stdout)["training"]["recipe"]
+
+
 def test_run_on_the_embedded_cluster_and_again(
     image: Path, make_model: MakeModel, tmp_path: Path
 ) -> None:
