@@ -169,8 +169,22 @@ def run(
     from tilesegment.usecases.repair import repair as repair_labels
     from tilesegment.usecases.segment import segment
 
-    others = (overwrite, take_over, allow_partial, keep_ledger, verify, profile, commit)
-    if repair and (any(others) or partition != WHOLE):
+    what: dict[str, Any] = {
+        "model": model,
+        "labels": labels,
+        "options": options,
+        "foreign": foreign,
+        "cluster": cluster,
+    }
+    wishes: dict[str, Any] = {
+        "overwrite": overwrite,
+        "take_over": take_over,
+        "allow_partial": allow_partial,
+        "keep_ledger": keep_ledger,
+        "verify": verify,
+        "profile": profile,
+    }
+    if repair and (any(wishes.values()) or commit or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
     if not image and listed is None:
         refuse_no_image(context)
@@ -187,50 +201,17 @@ def run(
                 "--output, --repair, --partition, --commit and --performance-report are for one "
                 "image"
             )
-        _run_many(
-            images,
-            as_json,
-            report_folder,
-            model=model,
-            labels=labels,
-            options=options,
-            foreign=foreign,
-            cluster=cluster,
-            overwrite=overwrite,
-            take_over=take_over,
-            allow_partial=allow_partial,
-            keep_ledger=keep_ledger,
-            verify=verify,
-            profile=profile,
-        )
+        _run_many(images, as_json, report_folder, **what, **wishes)
         return
     with _stopped_by_signals(), show_run() as report:
         if repair:
-            summary = repair_labels(
-                images[0],
-                model,
-                labels=labels,
-                output=output,
-                options=options,
-                foreign=foreign,
-                cluster=cluster,
-                report=report,
-            )
+            summary = repair_labels(images[0], **what, output=output, report=report)
         else:
             summary = segment(
                 images[0],
-                model,
-                labels=labels,
+                **what,
+                **wishes,
                 output=output,
-                options=options,
-                foreign=foreign,
-                cluster=cluster,
-                overwrite=overwrite,
-                take_over=take_over,
-                allow_partial=allow_partial,
-                keep_ledger=keep_ledger,
-                verify=verify,
-                profile=profile,
                 partition=partition,
                 commit=commit,
                 performance_report=performance_report,
