@@ -24,7 +24,7 @@ demo: $(READY)
 	@echo "In the browser: $(BIN)/tilesegment view $(DEMO).zarr"
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
