@@ -10,6 +10,7 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import OutputError
+from tilesegment.usecases.workers import Progress
 
 MakeModel = Callable[..., Path]
 
@@ -41,3 +42,22 @@ def test_a_place_for_the_profile_that_cannot_be_written_ends_the_run_before_it_b
     with pytest.raises(OutputError, match="cannot write the profile"):
         ts.segment(image, make_model(), profile=tmp_path / "file" / "below")
     assert not (image / "labels").exists()
+
+
+def test_a_run_that_stops_leaves_its_profile(tmp_path: Path, make_model: MakeModel) -> None:
+    image = write_image(tmp_path / "i.zarr", random_pixels((3, 90, 100), "uint8"))
+
+    def stop(progress: Progress) -> None:
+        if progress.phase == "tiles" and progress.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ts.segment(
+            image,
+            make_model(),
+            options=RunOptions(tile=32, precision="float32"),
+            profile=tmp_path / "profile",
+            report=stop,
+        )
+    found = json.loads((tmp_path / "profile" / "profile.json").read_text())
+    assert found["tiles"] >= 5
