@@ -42,5 +42,5 @@ def test_a_line_for_people_and_the_options_of_polygons(scene: Path) -> None:
 
 def test_info_says_where_a_scene_lies(scene: Path) -> None:
     facts = json.loads(CliRunner().invoke(info, [str(scene), "--json"]).stdout)
-    assert facts["CRS"] == "EPSG:32616"
+    assert facts["crs"] == "EPSG:32616"
     assert facts["affine"] == list(SCENE.transform)

@@ -62,7 +62,9 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     monkeypatch.setattr("tilesegment.execution.engine.predict_tile", where_am_i)
     monkeypatch.setattr("tilesegment.execution.engine.resample_tile", where_resampled)
     region = next(iter(plan.region_list()))
-    batch = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test", None)
+    batch = _region_graph(
+        plan, region, region.tiles(), pixels, CountingWriter(), "run", "test", None
+    )
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
@@ -87,7 +89,9 @@ def test_only_the_network_runs_on_its_thread_and_alone(
 def test_tasks_per_tile_are_bounded(planned: tuple[Plan, MirroredPixels]) -> None:
     plan, pixels = planned
     region = next(iter(plan.region_list()))
-    batch = _region_graph(plan, region, region.tiles(), pixels, CountingWriter(), "test", None)
+    batch = _region_graph(
+        plan, region, region.tiles(), pixels, CountingWriter(), "run", "test", None
+    )
     kinds = Counter(str(key[0]).split("-")[0] for key in batch.graph.to_dict())
     assert len(batch.tiles) == 64
     assert kinds["labels"] == kinds["record"] == 64
@@ -99,7 +103,7 @@ def test_only_what_the_missing_tiles_need_is_read(planned: tuple[Plan, MirroredP
     plan, pixels = planned
     region = next(iter(plan.region_list()))
     missing = list(region.tiles())[27:28]
-    batch = _region_graph(plan, region, missing, pixels, CountingWriter(), "test", None)
+    batch = _region_graph(plan, region, missing, pixels, CountingWriter(), "run", "test", None)
     kinds = Counter(str(key[0]).split("-")[0] for key in batch.graph.to_dict())
     assert len(batch.tiles) == 1
     assert kinds["pixels"] == 9

@@ -27,8 +27,9 @@ _SPARE_MEMORY_BYTES = 300 * 2**20
 
 
 @pytest.fixture
-def little_memory() -> Iterator[None]:
-    """Not much more memory than the tests have taken already."""
+def little_memory(tmp_path: Path) -> Iterator[None]:
+    """Not much more memory than the tests have taken already, zarr's threads among them."""
+    open_image(small(tmp_path / "first.zarr"))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + _SPARE_MEMORY_BYTES, before[1]))

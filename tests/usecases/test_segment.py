@@ -226,6 +226,7 @@ def test_provenance_tells_how_the_labels_were_made(
         "resampled_by": None,
         "reason": "the model states no pixel size, so scales cannot be compared",
         "blend": None,
+        "refinement": None,
     }
 
 
