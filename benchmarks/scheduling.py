@@ -52,6 +52,7 @@ class Sleeper:
     seconds: float
     geometry: NetworkGeometry = NETWORK
     nodata: None = None
+    kind: None = None
 
     def build(self, worker_threads: int) -> "Sleeper":
         return self
@@ -86,6 +87,7 @@ def workers(count: int, processes: bool) -> Iterator[Client]:
             n_workers=count,
             threads_per_worker=2,
             processes=processes,
+            protocol="tcp://",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=0,
