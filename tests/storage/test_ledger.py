@@ -53,6 +53,28 @@ def test_a_torn_last_record_is_not_done(kept: int, tmp_path: Path) -> None:
         assert set(once_more.finished(0)) == {3, 7}
 
 
+def test_a_flush_that_is_interrupted_once_its_records_are_durable_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written again when the ledger is closed, and count once."""
+    with Ledger(tmp_path, RUN) as ledger:
+        append = ledger._journal.append
+
+        def interrupted(text: str) -> None:
+            append(text)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ledger._journal, "append", interrupted)
+        ledger.add(RECORD)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.flush()
+        path = journal(ledger)
+    assert path.read_text() == 2 * record_line(RECORD)
+    with Ledger(tmp_path, RUN) as again:
+        assert again.finished(0) == {5: RECORD}
+
+
 def test_a_flipped_bit_takes_one_record_and_no_other(tmp_path: Path) -> None:
     with Ledger(tmp_path, RUN) as ledger:
         for number in (3, 5, 7):
