@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -29,9 +29,10 @@ from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
+from tilesegment.storage.importing.levels import LevelWriter, ZarrArray
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
 from tilesegment.storage.importing.part import Part, cut
-from tilesegment.storage.importing.pyramid import halve, level_sizes, quarters, twice
+from tilesegment.storage.importing.pyramid import level_sizes
 from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ FILL_VALUE = "_FillValue"
 section 2.5.1)."""
 
 Result = TypeVar("Result")
-ZarrArray: TypeAlias = "zarr.Array[Any]"
 
 Progress = Callable[[int, int], None]
 """Called with the pixels done and the pixels in all, over all levels, on the caller's thread."""
@@ -246,26 +246,26 @@ def _write_image(
     arrays = [
         create_array(folder / str(number), level, stored) for number, level in enumerate(layouts)
     ]
+    levels = LevelWriter(arrays, layouts, stored.nodata)
     seen: list[_Seen] = []
 
-    def copy(block: Block) -> _Seen:
+    def copy(block: Block) -> tuple[_Seen, int]:
         # Readers may give interleaved colours, on which the rest is several times slower.
         pixels = np.ascontiguousarray(source.read(block.plane, block.window))
         missing = _is_nodata(pixels, nodata)
         if fill_nodata is not None:
             pixels[missing] = fill_nodata
-        arrays[0][layouts[0].selection(block)] = pixels
-        return _Seen(ValueRange.of(pixels), not missing.all(), bool(_is_nan(pixels).any()))
+        found = _Seen(ValueRange.of(pixels), not missing.all(), bool(_is_nan(pixels).any()))
+        return found, levels.write(block, pixels)
 
-    def copied(block: Block, found: _Seen) -> None:
+    def copied(result: tuple[_Seen, int]) -> None:
+        found, pixels = result
         seen.append(found)
-        counter.add(block)
+        counter.add(pixels)
 
-    _for_each(copy, layouts[0].blocks(), copied)
+    _for_each(copy, _in_order(layouts[0], source.info), copied)
     values = ValueRange.over(each.values for each in seen)
     _check_seen(seen, path)
-    for number in range(1, len(layouts)):
-        _write_level(arrays, layouts, number, stored.nodata, counter)
     zarr.create_group(
         folder,
         attributes=image_attributes(arrays, layouts[0].axes, pixel_size, stored, values, path.stem),
@@ -297,32 +297,21 @@ def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
         )
 
 
-def _write_level(
-    arrays: Sequence[ZarrArray],
-    layouts: Sequence[Layout],
-    number: int,
-    nodata: float | None,
-    counter: "_Counter",
-) -> None:
-    """Make a level from the one below it."""
-    below, level = layouts[number - 1], layouts[number]
+def _in_order(finest: Layout, info: ImageInfo) -> Iterable[Block]:
+    """Blocks so that few of the coarser levels are begun at a time.
 
-    def reduce(block: Block) -> None:
-        pixels = _halved(arrays[number - 1], below, block, nodata)
-        arrays[number][level.selection(block)] = pixels
-
-    _for_each(reduce, level.blocks(), lambda block, _: counter.add(block))
+    Those of four go together, and four of these, as in a quadtree (Morton's order); but where
+    the file is decoded in whole rows, by rows.
+    """
+    if info.decodes_whole_rows:
+        return finest.blocks()
+    return sorted(finest.blocks(), key=lambda block: (block.plane, _z_order(finest, block)))
 
 
-def _halved(array: ZarrArray, below: Layout, block: Block, nodata: float | None) -> Pixels:
-    """The pixels of a block, (c, y, x), from the level below, a quarter of them at a time."""
-    height, width = block.window.size
-    halved = np.empty((below.shape.c, height, width), array.dtype)
-    for part in quarters(block.window.size):
-        fine = twice(block.window, part, YX(below.shape.y, below.shape.x))
-        stored = array[below.selection(Block(block.plane, fine))]
-        halved[:, *part.slices] = halve(np.asarray(stored), nodata)
-    return halved
+def _z_order(finest: Layout, block: Block) -> int:
+    y = block.window.origin.y // finest.shards.y
+    x = block.window.origin.x // finest.shards.x
+    return sum((y >> bit & 1) << 2 * bit + 1 | (x >> bit & 1) << 2 * bit for bit in range(32))
 
 
 def create_array(
@@ -364,8 +353,8 @@ class _Counter:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
 
-    def add(self, block: Block) -> None:
-        self._done += block.window.pixels
+    def add(self, pixels: int) -> None:
+        self._done += pixels
         if self._progress is not None:
             self._progress(self._done, self._total)
 
@@ -373,7 +362,7 @@ class _Counter:
 def _for_each(
     work: Callable[[Block], Result],
     blocks: Iterable[Block],
-    finished: Callable[[Block, Result], None],
+    finished: Callable[[Result], None],
 ) -> None:
     """Work on blocks with several threads; `finished` is called on this one.
 
@@ -382,20 +371,21 @@ def _for_each(
     to a folder that is being removed.
     """
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    running: dict[Future[Result], Block] = {}
+    running: set[Future[Result]] = set()
     with ThreadPoolExecutor(threads, thread_name_prefix="import") as pool:
         for block in blocks:
             if len(running) == threads:
-                _collect(running, finished)
-            running[pool.submit(work, block)] = block
+                running = _collected(running, finished)
+            running.add(pool.submit(work, block))
         while running:
-            _collect(running, finished)
+            running = _collected(running, finished)
 
 
-def _collect(
-    running: dict[Future[Result], Block], finished: Callable[[Block, Result], None]
-) -> None:
-    """Wait for at least one block and report those that are done."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
+def _collected(
+    running: set[Future[Result]], finished: Callable[[Result], None]
+) -> set[Future[Result]]:
+    """Wait for at least one block and report those that are done; the others are returned."""
+    done, still = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
-        finished(running.pop(future), future.result())
+        finished(future.result())
+    return still
