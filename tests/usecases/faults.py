@@ -6,6 +6,7 @@ another thread loads torch for the model.
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +68,16 @@ def frozen_once(place: Place) -> None:
     if place.marked and place.first("once"):
         (place.folder / "frozen").write_text(str(os.getpid()))
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hangs_once(place: Place) -> None:
+    if place.marked and place.first("once"):
+        time.sleep(10_000)
+
+
+def hangs_always(place: Place) -> None:
+    if place.marked:
+        time.sleep(10_000)
 
 
 def lost_gpu_once(place: Place) -> None:
