@@ -50,17 +50,16 @@ class Layout:
     def is_sharded(self) -> bool:
         return self.shards != self.chunks
 
-    def selection(self, block: Block) -> tuple[int | slice, ...]:
-        """Where a block of all channels, (c, y, x), lies in the stored array."""
-        rows, columns = block.window.slices
-        parts: dict[str, int | slice] = {
-            "t": block.plane.t,
-            "c": slice(None),
-            "z": block.plane.z,
-            "y": rows,
-            "x": columns,
-        }
-        return tuple(parts[axis] for axis in self.axes)
+    def key(self, block: Block) -> str:
+        """Of the object that stores a block, in the array.
+
+        >>> lowest = Block(Plane(0, 0), Window.at(2048, 0, 919, 2048))
+        >>> layout(TCZYX(1, 3, 1, 2967, 2220)).key(lowest)
+        'c/0/1/0'
+        """
+        y, x = block.window.origin
+        place = TCZYX(block.plane.t, 0, block.plane.z, y // self.shards.y, x // self.shards.x)
+        return "/".join(["c", *map(str, self.stored(place))])
 
     def blocks(self) -> Iterator[Block]:
         """Every pixel is in exactly one block; rows of blocks follow each other."""

@@ -10,18 +10,19 @@ The blocks of level 0 may come in any order and from several threads.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import zarr
 
 from tilesegment.storage.importing.layout import Block, Layout
 from tilesegment.storage.importing.pyramid import halve
+from tilesegment.storage.importing.shards import encoded_shard
 from tilesegment.storage.importing.source import Pixels
 
-ZarrArray: TypeAlias = "zarr.Array[Any]"
+Put = Callable[[str, bytes], None]
+"""Stores an object under a key, relative to the image."""
 
 
 @dataclass
@@ -34,12 +35,20 @@ class _Begun:
 
 
 class LevelWriter:
-    """Writes blocks, each to its own shard, and the coarser ones that they complete."""
+    """Writes blocks, each as one object, and the coarser ones that they complete.
+
+    Args:
+        layouts: of the levels, whose arrays are called "0", "1", ...
+        nodata: value of pixels that are left out of averages.
+        fill_value: of the arrays.
+        put: called from any thread.
+    """
 
     def __init__(
-        self, arrays: Sequence[ZarrArray], layouts: Sequence[Layout], nodata: float | None
+        self, layouts: Sequence[Layout], nodata: float | None, fill_value: Any, put: Put
     ) -> None:
-        self._arrays, self._layouts, self._nodata = arrays, layouts, nodata
+        self._layouts, self._nodata = layouts, nodata
+        self._fill_value, self._put = fill_value, put
         self._begun: dict[tuple[int, Block], _Begun] = {}
         self._lock = threading.Lock()
 
@@ -49,7 +58,9 @@ class LevelWriter:
         Returns:
             How many pixels were written, over all levels.
         """
-        self._arrays[level][self._layouts[level].selection(block)] = pixels
+        layout = self._layouts[level]
+        key = f"{level}/{layout.key(block)}"
+        self._put(key, encoded_shard(pixels, layout, self._fill_value))
         written = block.window.pixels
         if level + 1 < len(self._layouts):
             written += self._add(block, halve(pixels, self._nodata), level + 1)

@@ -16,23 +16,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 from zarr.storage import StorePath
 
 from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
-from tilesegment.storage.importing.levels import LevelWriter, ZarrArray
+from tilesegment.storage.importing.levels import LevelWriter
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
 from tilesegment.storage.importing.part import Part, cut
 from tilesegment.storage.importing.pyramid import level_sizes
+from tilesegment.storage.importing.shards import zarr_compressor
 from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ FILL_VALUE = "_FillValue"
 section 2.5.1)."""
 
 Result = TypeVar("Result")
+ZarrArray: TypeAlias = "zarr.Array[Any]"
 
 Progress = Callable[[int, int], None]
 """Called with the pixels done and the pixels in all, over all levels, on the caller's thread."""
@@ -246,7 +248,7 @@ def _write_image(
     arrays = [
         create_array(folder / str(number), level, stored) for number, level in enumerate(layouts)
     ]
-    levels = LevelWriter(arrays, layouts, stored.nodata)
+    levels = LevelWriter(layouts, stored.nodata, arrays[0].fill_value, partial(_put, folder))
     seen: list[_Seen] = []
 
     def copy(block: Block) -> tuple[_Seen, int]:
@@ -273,13 +275,13 @@ def _write_image(
 
 
 def _is_nodata(pixels: Pixels, nodata: float | None) -> NDArray[np.bool_]:
-    """Which pixels hold nothing, (c, y, x): NaN, and the nodata value."""
+    """Which pixels hold nothing, (c, y, x), or False for all: NaN, and the nodata value."""
     missing = _is_nan(pixels)
     return missing if nodata is None else missing | (pixels == nodata)
 
 
 def _is_nan(pixels: Pixels) -> NDArray[np.bool_]:
-    return np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool)
+    return np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros((), bool)
 
 
 def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
@@ -295,6 +297,12 @@ def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
             "with --fill-nodata VALUE",
             path,
         )
+
+
+def _put(folder: Path, key: str, content: bytes) -> None:
+    path = folder / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _in_order(finest: Layout, info: ImageInfo) -> Iterable[Block]:
@@ -325,7 +333,7 @@ def create_array(
         dtype=info.dtype,
         chunks=level.stored(level.chunks),
         shards=level.stored(level.shards) if level.is_sharded else None,
-        compressors=ZstdCodec(level=3, checksum=True) if compressed else None,
+        compressors=zarr_compressor() if compressed else None,
         fill_value=0 if nodata is None else info.dtype.type(nodata),
         dimension_names=list(level.axes),
         attributes={} if nodata is None else {FILL_VALUE: _as_xarray(nodata, info.dtype)},
