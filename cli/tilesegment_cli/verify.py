@@ -11,7 +11,7 @@ from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions
-    from tilesegment.execution.verification import Verification
+    from tilesegment.execution.verification import Verification, WindowCheck
 
 
 @click.command(
@@ -93,6 +93,11 @@ def verify(
     refuse_unequal(found, labels_directory(image, labels, output))
 
 
+def _differing(check: "WindowCheck") -> str:
+    probable = f" and the probabilities of {check.differing_probabilities:,} pixels"
+    return f"{check.differing_labels:,} labels{probable if check.differing_probabilities else ''}"
+
+
 def _text(found: "Verification") -> str:
     allowed = f" ({found.allowed_labels:,} may)" if found.allowed_labels else ""
     rows = [
@@ -103,7 +108,7 @@ def _text(found: "Verification") -> str:
     if found.differing_probabilities:
         rows.append(f"Probabilities: differ at {found.differing_probabilities:,} pixels{allowed}")
     rows += [
-        f"  {check.differing_labels:,} labels differ in plane {check.plane}, rows {check.y} to "
+        f"  {_differing(check)} differ in plane {check.plane}, rows {check.y} to "
         f"{check.y + check.height}, columns {check.x} to {check.x + check.width}"
         for check in found.differing_windows
     ]
