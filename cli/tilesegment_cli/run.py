@@ -89,8 +89,8 @@ Examples:
     default=WHOLE,
     metavar="I/N",
     callback=partition_option,
-    help="Do the I-th of N parts, beside other runs that do the others (a job array); the last "
-    "one to finish publishes the labels.",
+    help="Do the I-th of N parts of each image, beside other runs that do the others (a job "
+    "array); the last one to finish publishes the labels.",
 )
 @click.option(
     "--commit",
@@ -183,9 +183,11 @@ def run(
         "keep_ledger": keep_ledger,
         "verify": verify,
         "profile": profile,
+        "commit": commit,
     }
-    if repair and (any(wishes.values()) or commit or partition != WHOLE):
+    if repair and (any(wishes.values()) or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
+    wishes["partition"] = partition
     if not image and listed is None:
         refuse_no_image(context)
     images = find_images(image, listed)
@@ -196,11 +198,8 @@ def run(
             raise OptionError("--report tells of whole labels; add it to the run that commits them")
         make_report_folder(report_folder)
     if len(images) != 1 or len(image) != 1 or is_pattern(image[0]):
-        if output is not None or repair or commit or partition != WHOLE or performance_report:
-            raise OptionError(
-                "--output, --repair, --partition, --commit and --performance-report are for one "
-                "image"
-            )
+        if output is not None or repair or performance_report:
+            raise OptionError("--output, --repair and --performance-report are for one image")
         _run_many(images, as_json, report_folder, **what, **wishes)
         return
     with _stopped_by_signals(), show_run() as report:
@@ -212,8 +211,6 @@ def run(
                 **what,
                 **wishes,
                 output=output,
-                partition=partition,
-                commit=commit,
                 performance_report=performance_report,
                 report=report,
             )
