@@ -6,6 +6,7 @@ another thread loads torch for the model.
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,10 @@ def broken_worker(place: Place) -> None:
 
 def calm(place: Place) -> None:
     pass
+
+
+def slow(place: Place) -> None:
+    time.sleep(5)
 
 
 class Plant(WorkerPlugin):  # type: ignore[misc]
