@@ -306,7 +306,7 @@ def _text(summary: "RunSummary") -> str:
         f"Tiles:   {summary.tiles}{_not_computed(summary)}\n"
         f"Time:    {human_seconds(summary.seconds)}, "
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
-        f"{_workers(summary)}"
+        f"{_workers(summary)}{_gpus(summary)}"
         f"Classes: {shares}{_verified(summary)}"
     )
 
@@ -323,6 +323,21 @@ def _workers(summary: "RunSummary") -> str:
         f"Workers: {len(workers)}, {min(rates):.2f} to {max(rates):.2f} Mpx/s each, idle "
         f"{min(idle):.0%} to {max(idle):.0%} of the time; {retries} retries; "
         f"{human_bytes(told['moved_bytes'])} sent by workers\n"
+    )
+
+
+def _gpus(summary: "RunSummary") -> str:
+    """A line about GPUs, where dask has measured any."""
+    told = [
+        worker for worker in (summary.cluster or {}).get("workers", ()) if "gpu_share" in worker
+    ]
+    if not told:
+        return ""
+    shares = [worker["gpu_share"] for worker in told]
+    memory = max(worker["gpu_memory_bytes"] for worker in told)
+    return (
+        f"GPUs:    {len(told)}, busy {min(shares):.0%} to {max(shares):.0%} of the time, "
+        f"at most {human_bytes(memory)} in use\n"
     )
 
 

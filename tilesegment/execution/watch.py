@@ -5,6 +5,7 @@ import time
 
 from distributed import Client, Scheduler
 
+from tilesegment.accounting import Accounts
 from tilesegment.errors import IncompleteError
 from tilesegment.retry import Patience
 
@@ -18,10 +19,12 @@ class WorkerWatch:
     Args:
         client: of the workers.
         wait_seconds: how long to wait without any.
+        accounts: of the workers, which are told of their GPUs.
     """
 
-    def __init__(self, client: Client, wait_seconds: float) -> None:
+    def __init__(self, client: Client, wait_seconds: float, accounts: Accounts) -> None:
         self._client = client
+        self._accounts = accounts
         self._patience = Patience(wait_seconds)
         self._looked = 0.0
         self._alone = False
@@ -29,7 +32,7 @@ class WorkerWatch:
         """Workers at the last look."""
 
     def look(self) -> None:
-        """Count the workers, at most once a second.
+        """Count the workers, and note how busy their GPUs are, at most once a second.
 
         Raises:
             IncompleteError: if there was none for too long.
@@ -38,7 +41,10 @@ class WorkerWatch:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        self.count = self._client.run_on_scheduler(_count_and_wake)
+        workers = self._client.run_on_scheduler(_look_and_wake)
+        self.count = len(workers)
+        for address, (utilization, memory) in workers.items():
+            self._accounts.note_gpu(address, utilization, memory)
         alone = self._patience.alone(self.count, now)
         limit = self._patience.limit_seconds
         if alone is not None and self._patience.is_over(alone):
@@ -53,8 +59,8 @@ class WorkerWatch:
         self._alone = alone is not None
 
 
-def _count_and_wake(dask_scheduler: Scheduler) -> int:
-    """The number of workers; tasks that found none that could take them look again.
+def _look_and_wake(dask_scheduler: Scheduler) -> dict[str, tuple[int | None, int | None]]:
+    """The GPU of each worker: per cent of its time in use, bytes in use; waiting tasks look again.
 
     A worker has the resource that the network's tasks need only some time after it has joined,
     with the model loaded, and dask looks for such tasks only when a worker joins. After the
@@ -63,4 +69,8 @@ def _count_and_wake(dask_scheduler: Scheduler) -> int:
     for worker in list(dask_scheduler.workers.values()) if dask_scheduler.unrunnable else ():
         found = dask_scheduler.bulk_schedule_unrunnable_after_adding_worker(worker)
         dask_scheduler.transitions(found, stimulus_id="tilesegment-wake")
-    return len(dask_scheduler.workers)
+    # The names are those of `distributed.system_monitor`; they are there where the driver is.
+    return {
+        address: (worker.metrics.get("gpu_utilization"), worker.metrics.get("gpu_memory_used"))
+        for address, worker in dask_scheduler.workers.items()
+    }

@@ -234,7 +234,9 @@ def segment_prepared(
         if not wishes.verify:
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
-    run = replace(run, watch=WorkerWatch(client, cluster.wait_seconds), accounts=Accounts())
+    accounts = Accounts()
+    watch = WorkerWatch(client, cluster.wait_seconds, accounts)
+    run = replace(run, watch=watch, accounts=accounts)
     sent = count_sent(client)
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
