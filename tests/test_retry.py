@@ -3,7 +3,7 @@
 import pytest
 
 from tilesegment.errors import InputError, UnexpectedError
-from tilesegment.retry import Backoff, Failure, Limits, Trouble
+from tilesegment.retry import Backoff, Failure, Limits, TileLimit, Trouble
 
 
 def of_tile(tile: int, worker: str) -> Failure:
@@ -77,3 +77,17 @@ def test_a_worker_that_dies_with_many_tiles_is_no_reason_to_give_up() -> None:
         assert not trouble.hopeless
         trouble.failed(failure)
     assert trouble.hopeless
+
+
+def test_what_stays_overdue_hangs() -> None:
+    limit = TileLimit(600)
+    assert limit.hung(["a", "b"], now=1000) == []
+    assert limit.hung(["a"], now=1059) == []
+    assert limit.hung(["a", "b"], now=1060) == ["a"]
+
+
+def test_a_machine_that_wakes_up_has_no_tile_that_hangs() -> None:
+    limit = TileLimit(600)
+    assert limit.hung(["a", "b", "c"], now=1000) == []
+    assert limit.hung([], now=1002) == []
+    assert limit.hung(["a"], now=1070) == []

@@ -173,6 +173,9 @@ class ClusterOptions:
     """Whether a scheduler on another machine may be spoken to without encryption."""
     wait_seconds: float = 3600.0
     """How long a run waits while it has no worker, before it stops and can be resumed."""
+    tile_seconds: float = 600.0
+    """A tile that takes longer than this, and 50 times longer than any before it, hangs: its worker
+    is ended, and it is tried elsewhere. 0: none hangs."""
     slurm: SlurmOptions = SlurmOptions()
     """What a job of `--cluster slurm` asks for."""
     kubernetes: KubernetesOptions = KubernetesOptions()

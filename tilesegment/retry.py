@@ -11,7 +11,7 @@ Three kinds of fault:
 
 import errno
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,6 +23,12 @@ _TRANSIENT = {
     errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ENETDOWN, errno.ENETUNREACH,
     errno.EHOSTUNREACH, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO,
 }  # fmt: skip
+
+_SLOWEST_TILES = 50
+"""How often the time of the slowest tile one may take that does not hang."""
+_LIMITS_OF_THE_FIRST = 6
+"""While nobody knows what a tile takes."""
+_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -222,3 +228,34 @@ class Patience:
 
     def is_over(self, alone_seconds: float) -> bool:
         return alone_seconds > self.limit_seconds
+
+
+@dataclass
+class TileLimit:
+    """How long a tile may take before it is taken to hang."""
+
+    least_seconds: float
+    """The limit is never shorter; 0: there is none."""
+    slowest_seconds: float = 0.0
+    """Of the tiles so far; 0 before the first."""
+    _since: dict[Hashable, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """The limit, far beyond what a tile takes: a slow one that is given up would be lost.
+
+        >>> [TileLimit(600, slowest).seconds for slowest in (0, 2, 60)]
+        [3600, 600, 3000]
+        """
+        if not self.slowest_seconds:
+            return _LIMITS_OF_THE_FIRST * self.least_seconds
+        return max(self.least_seconds, _SLOWEST_TILES * self.slowest_seconds)
+
+    def hung(self, overdue: Iterable[Hashable], now: float) -> list[Hashable]:
+        """Which of the tasks that are beyond the limit are so for another minute.
+
+        When a machine wakes from sleep, or its clock is set, everything is overdue for a moment.
+        """
+        self._since = {task: self._since.get(task, now) for task in overdue}
+        grace = min(self.least_seconds, _GRACE_SECONDS)
+        return [task for task, since in self._since.items() if now - since >= grace]

@@ -290,7 +290,7 @@ def cluster_options(command: Command) -> Command:
                 default="1h",
                 show_default=True,
                 metavar="TIME",
-                callback=_seconds,
+                callback=seconds_option,
                 help="How long to wait while there is no worker (90s, 30min, 2h); the run stops "
                 "then, and can be resumed.",
             ),
@@ -367,7 +367,7 @@ def _workers(
     return None if value is None else parse_workers(str(value))
 
 
-def _seconds(context: click.Context, parameter: click.Parameter, value: object) -> float:
+def seconds_option(context: click.Context, parameter: click.Parameter, value: object) -> float:
     """Seconds of a time with a unit, or of a number of seconds."""
     found = _TIME.fullmatch(str(value))
     if found is None:

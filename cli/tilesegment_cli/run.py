@@ -22,6 +22,7 @@ from tilesegment_cli.options import (
     human_seconds,
     partition_option,
     run_options,
+    seconds_option,
 )
 from tilesegment_cli.progress import show_batch, show_run
 
@@ -119,6 +120,16 @@ Examples:
     help="Write there one HTML file with picture, areas, tiles, plan, seam check and versions.",
 )
 @cluster_options
+@click.option(
+    "--tile-timeout",
+    "tile_seconds",
+    default="10min",
+    show_default=True,
+    metavar="TIME",
+    callback=seconds_option,
+    help="A tile that takes longer than this, and 50 times longer than any before it, hangs: its "
+    "worker is ended, and it is tried elsewhere. 0: wait for ever.",
+)
 @click.option(
     "--performance-report",
     type=click.Path(dir_okay=False, writable=True),

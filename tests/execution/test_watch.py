@@ -7,6 +7,11 @@ from distributed import Client, Scheduler, Worker
 
 from tilesegment.accounting import Accounts
 from tilesegment.execution.watch import WorkerWatch
+from tilesegment.retry import TileLimit
+
+
+def watch(client: Client, accounts: Accounts) -> WorkerWatch:
+    return WorkerWatch(client, "run", 60, TileLimit(0), accounts)
 
 
 def _waiting(dask_scheduler: Scheduler) -> int:
@@ -35,10 +40,10 @@ def test_a_task_that_found_no_worker_is_given_to_one_that_is_equipped_later(
         client.run(_equip)
         time.sleep(0.2)
         assert client.run_on_scheduler(_waiting) == 1
-        watch = WorkerWatch(client, 60, Accounts())
-        watch.look()
+        looking = watch(client, Accounts())
+        looking.look()
         assert waiting.result(timeout=20) == 3
-        assert watch.count == 1
+        assert looking.count == 1
 
 
 def test_gpus_that_dask_measures_are_accounted_for(one_worker: str) -> None:
@@ -47,7 +52,7 @@ def test_gpus_that_dask_measures_are_accounted_for(one_worker: str) -> None:
         (address,) = client.nthreads()
         accounts.note(address, 1_000_000, seconds=1.0, now=1.0)
         for gpus in ({}, {"gpu_share": 0.75, "gpu_memory_bytes": 3_000_000_000}):
-            WorkerWatch(client, 60, accounts).look()
+            watch(client, accounts).look()
             accounts.note(address, 1_000_000, seconds=1.0, now=2.0)
             (told,) = accounts.report(moved_bytes=0)["workers"]
             assert {key: told[key] for key in told if key.startswith("gpu")} == gpus

@@ -70,6 +70,16 @@ def frozen_once(place: Place) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def hangs_once(place: Place) -> None:
+    if place.marked and place.first("once"):
+        time.sleep(10_000)
+
+
+def hangs_always(place: Place) -> None:
+    if place.marked:
+        time.sleep(10_000)
+
+
 def lost_gpu_once(place: Place) -> None:
     if place.marked and place.first("once"):
         import torch

@@ -15,6 +15,8 @@ from tests.usecases.faults import (
     Place,
     broken_worker,
     calm,
+    hangs_always,
+    hangs_once,
     killed_once,
     kills_always,
     little_memory,
@@ -24,6 +26,7 @@ from tests.usecases.faults import (
     unforeseen_once,
 )
 from tests.usecases.test_segment import MakeModel, chunks
+from tilesegment import retry
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import QuarantineError, UnexpectedError
 from tilesegment.execution.cluster import open_cluster
@@ -43,6 +46,12 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def quickly_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile may take ten times as long as the slowest, not fifty times."""
+    monkeypatch.setattr(retry, "_SLOWEST_TILES", 10)
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "plant").mkdir()
     return tmp_path / "plant"
@@ -56,8 +65,10 @@ def folder(tmp_path: Path) -> Path:
         # Tiles in flight on the same worker may be computed again.
         (killed_once, 2, set(range(19, 19 + 7))),
         (lost_gpu_once, 2, set(range(19, 19 + 7))),
+        (hangs_once, 2, set(range(19, 19 + 7))),
     ],
 )
+@pytest.mark.usefixtures("quickly_hung")
 def test_a_passing_fault_changes_nothing(
     fault: Callable[[Place], None],
     marked: int,
@@ -67,7 +78,7 @@ def test_a_passing_fault_changes_nothing(
     two_workers: str,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_workers)
+    model, cluster = make_model(), ClusterOptions(two_workers, tile_seconds=1)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     with planted(two_workers, fault, folder) as plant:
         summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
@@ -83,8 +94,14 @@ def test_a_passing_fault_changes_nothing(
     [
         (unforeseen, "RuntimeError: planted"),
         (kills_always, "workers died several times at one tile"),
+        pytest.param(
+            hangs_always,
+            r"the tile hung: it took more than \d+ s .--tile-timeout.",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
+@pytest.mark.usefixtures("quickly_hung")
 def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
     fault: Callable[[Place], None],
     reason: str,
@@ -93,7 +110,7 @@ def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
     two_workers: str,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_workers)
+    model, cluster = make_model(), ClusterOptions(two_workers, tile_seconds=1)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     message = f"1 of 20 tiles failed everywhere .rows 64 to 96, columns 32 to 64 .*{reason}"
     with planted(two_workers, fault, folder) as plant:

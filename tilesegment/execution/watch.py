@@ -1,30 +1,60 @@
-"""How many workers a run has: they come and go, and without any it waits, but not for ever."""
+"""The workers of a run: they come and go, without any it waits, and what hangs is ended.
 
+dask ends a worker that does not answer; one that answers, while its tile waits for ever for a disk
+or a GPU, is only ended here.
+"""
+
+import asyncio
 import logging
+import os
+import pickle
 import time
+from collections.abc import Hashable
+from contextlib import suppress
 
 from distributed import Client, Scheduler
 
 from tilesegment.accounting import Accounts
-from tilesegment.errors import IncompleteError
-from tilesegment.retry import Patience
+from tilesegment.errors import IncompleteError, UnexpectedError
+from tilesegment.execution.worker import WorkerFault
+from tilesegment.retry import Patience, TileLimit
 
 _logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
+_HUNG = 87
+"""Exit code of a worker on which a tile hangs; its nanny starts it again."""
+_ANSWER_SECONDS = 10.0
+"""That a worker gets to end itself; dask ends what does not answer."""
+
+_Place = tuple[Hashable, str]
+"""Key of a task, and address of the worker that executes it."""
+_Gpu = tuple[int | None, int | None]
+"""Per cent of its time in use, and bytes in use; None where there is none to be seen."""
 
 
 class WorkerWatch:
-    """Counts the workers of a run, and says when there are none.
+    """Counts the workers of a run, says when there are none, and ends those that hang.
 
     Args:
         client: of the workers.
-        wait_seconds: how long to wait without any.
+        run: name of the run, which the keys of its tasks hold.
+        wait_seconds: how long to wait without any worker.
+        limit: of the time that a tile takes.
         accounts: of the workers, which are told of their GPUs.
     """
 
-    def __init__(self, client: Client, wait_seconds: float, accounts: Accounts) -> None:
+    def __init__(
+        self,
+        client: Client,
+        run: str,
+        wait_seconds: float,
+        limit: TileLimit,
+        accounts: Accounts,
+    ) -> None:
         self._client = client
         self._accounts = accounts
+        self._run = run
+        self.limit = limit
         self._patience = Patience(wait_seconds)
         self._looked = 0.0
         self._alone = False
@@ -32,7 +62,7 @@ class WorkerWatch:
         """Workers at the last look."""
 
     def look(self) -> None:
-        """Count the workers, and note how busy their GPUs are, at most once a second.
+        """Count the workers, look at their GPUs and end those that hang, at most once a second.
 
         Raises:
             IncompleteError: if there was none for too long.
@@ -41,10 +71,15 @@ class WorkerWatch:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        workers = self._client.run_on_scheduler(_look_and_wake)
-        self.count = len(workers)
-        for address, (utilization, memory) in workers.items():
+        limit_seconds = self.limit.seconds
+        gpus, overdue = self._client.run_on_scheduler(
+            _look, run=self._run, limit_seconds=limit_seconds
+        )
+        self.count = len(gpus)
+        for address, (utilization, memory) in gpus.items():
             self._accounts.note_gpu(address, utilization, memory)
+        for place in self.limit.hung(overdue, now):
+            self._client.run_on_scheduler(_give_up, place=place, limit_seconds=limit_seconds)
         alone = self._patience.alone(self.count, now)
         limit = self._patience.limit_seconds
         if alone is not None and self._patience.is_over(alone):
@@ -59,8 +94,53 @@ class WorkerWatch:
         self._alone = alone is not None
 
 
-def _look_and_wake(dask_scheduler: Scheduler) -> dict[str, tuple[int | None, int | None]]:
-    """The GPU of each worker: per cent of its time in use, bytes in use; waiting tasks look again.
+def _look(
+    run: str, limit_seconds: float, dask_scheduler: Scheduler
+) -> tuple[dict[str, _Gpu], list[_Place]]:
+    """The GPU of each worker, and the tasks of the run that workers execute for too long."""
+    _wake(dask_scheduler)
+    workers = dask_scheduler.workers.values()
+    overdue = [
+        (task.key, worker.address)
+        for worker in workers
+        for task, seconds in worker.executing.items()
+        if 0 < limit_seconds < seconds and task.processing_on is worker and run in str(task.key)
+    ]
+    # The names are those of `distributed.system_monitor`; they are there where the driver is.
+    gpus = {
+        worker.address: (
+            worker.metrics.get("gpu_utilization"), worker.metrics.get("gpu_memory_used"),
+        )
+        for worker in workers
+    }  # fmt: skip
+    return gpus, overdue
+
+
+async def _give_up(place: _Place, limit_seconds: float, dask_scheduler: Scheduler) -> None:
+    """Let a task fail that hangs, and end its worker: no thread can be stopped otherwise."""
+    key, address = place
+    task = dask_scheduler.tasks.get(key)
+    if task is None or task.processing_on is None or task.processing_on.address != address:
+        return
+    told = f"the tile hung: it took more than {limit_seconds:.0f} s (--tile-timeout)"
+    dask_scheduler.handle_task_erred(
+        key=key,
+        stimulus_id="tilesegment-hung",
+        worker=address,
+        run_id=task.run_id,
+        exception=pickle.dumps(WorkerFault(address, UnexpectedError(told))),
+        exception_text=told,
+    )
+    end = {"op": "run", "function": pickle.dumps(os._exit), "args": pickle.dumps((_HUNG,))}
+    with suppress(TimeoutError):
+        await asyncio.wait_for(
+            dask_scheduler.broadcast(msg=end, workers=[address], on_error="return"),
+            _ANSWER_SECONDS,
+        )
+
+
+def _wake(dask_scheduler: Scheduler) -> None:
+    """Let tasks that found no worker that could take them look again.
 
     A worker has the resource that the network's tasks need only some time after it has joined,
     with the model loaded, and dask looks for such tasks only when a worker joins. After the
@@ -69,8 +149,3 @@ def _look_and_wake(dask_scheduler: Scheduler) -> dict[str, tuple[int | None, int
     for worker in list(dask_scheduler.workers.values()) if dask_scheduler.unrunnable else ():
         found = dask_scheduler.bulk_schedule_unrunnable_after_adding_worker(worker)
         dask_scheduler.transitions(found, stimulus_id="tilesegment-wake")
-    # The names are those of `distributed.system_monitor`; they are there where the driver is.
-    return {
-        address: (worker.metrics.get("gpu_utilization"), worker.metrics.get("gpu_memory_used"))
-        for address, worker in dask_scheduler.workers.items()
-    }

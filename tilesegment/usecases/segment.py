@@ -19,6 +19,7 @@ from tilesegment.errors import (
 from tilesegment.model import zoo
 from tilesegment.model.opening import Model, open_model
 from tilesegment.partition import WHOLE, Partition
+from tilesegment.retry import TileLimit
 from tilesegment.storage.labels import (
     beside_labels,
     finish_swap,
@@ -234,8 +235,8 @@ def segment_prepared(
         if not wishes.verify:
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
-    accounts = Accounts()
-    watch = WorkerWatch(client, cluster.wait_seconds, accounts)
+    accounts, limit = Accounts(), TileLimit(cluster.tile_seconds)
+    watch = WorkerWatch(client, run.name, cluster.wait_seconds, limit, accounts)
     run = replace(run, watch=watch, accounts=accounts)
     sent = count_sent(client)
     if kept is not None:

@@ -64,9 +64,12 @@ class Run:
     """What each worker has done."""
 
     def note(self, record: TileRecord) -> None:
-        """Note which worker has done a tile."""
+        """Note which worker has done a tile, and how slow tiles are."""
         pixels = sum(record.counts)
         self.accounts.note(record.worker or "", pixels, record.seconds, time.monotonic())
+        if self.watch is not None and record.work == "computed":
+            limit = self.watch.limit
+            limit.slowest_seconds = max(limit.slowest_seconds, record.seconds)
 
 
 def report_cluster(run: Run, sent_before: Mapping[str, int]) -> dict[str, Any]:
