@@ -4,11 +4,15 @@ import itertools
 import json
 import os
 import platform
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import zarr
 
@@ -92,6 +96,39 @@ def random_model(folder: Path, base_channels: int, depth: int) -> Path:
     torch.manual_seed(0)
     network = ts.UNet(3, 2, base_channels=base_channels, depth=depth)
     return ts.save_model(network, folder / f"base{base_channels}-depth{depth}.safetensors")
+
+
+def run_watched(*words: object) -> tuple[dict[str, Any], dict[str, int]]:
+    """What the command line says with --json, and peak memory of driver and largest worker.
+
+    It runs as a user would run it, in a process of its own; the high-water mark of the resident
+    memory (VmHWM) is read of that process and of every process that it starts.
+    """
+    command = [Path(sys.executable).with_name("tilesegment"), *words, "--json"]
+    run = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    peaks: dict[int, int] = {}
+    driver = psutil.Process(run.pid)
+    while run.poll() is None:
+        for process in (driver, *driver.children(recursive=True)):
+            peaks[process.pid] = max(peaks.get(process.pid, 0), _peak_bytes(process))
+        time.sleep(0.5)
+    assert run.stdout is not None
+    assert run.returncode == 0
+    of_driver = peaks.pop(run.pid)
+    mib = {"driver_mib": round(of_driver / 2**20), "worker_mib": round(max(peaks.values()) / 2**20)}
+    return json.loads(run.stdout.read()), mib
+
+
+def _peak_bytes(process: psutil.Process) -> int:
+    """High-water mark of the resident memory; 0 if the process is gone."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) * 1024 if lines else 0
 
 
 def machine() -> dict[str, Any]:

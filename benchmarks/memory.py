@@ -1,57 +1,35 @@
 """Peak memory of the driver and of each worker, for images that differ tenfold in size.
 
-    python benchmarks/memory.py [--gigapixels 0.1,1]
-
-Runs the command line as a user would, in a process of its own, and reads the high-water mark
-of the resident memory (VmHWM) of that process and of every process that it starts.
+python benchmarks/memory.py [--gigapixels 0.1,1]
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
-from common import mirrored_slide, random_model, save_results
+from common import mirrored_slide, random_model, run_watched, save_results
 
 import tilesegment as ts
 from tilesegment.config import RunOptions
 
 
-def peak_bytes(process: psutil.Process) -> int:
-    """High-water mark of the resident memory; 0 if the process is gone."""
-    try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0
-
-
 def measure(image: Path, model: Path, workers: int) -> dict[str, float]:
     """Run once; peak memory of the driver and of the largest worker."""
-    command = [
-        Path(sys.executable).with_name("tilesegment"), "run", image, "--model", model,
-        "--workers", str(workers), "--precision", "float32", "--overwrite", "--json",
-    ]  # fmt: skip
     started = time.perf_counter()
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    peaks: dict[int, int] = {}
-    driver = psutil.Process(run.pid)
-    while run.poll() is None:
-        for process in (driver, *driver.children(recursive=True)):
-            peaks[process.pid] = max(peaks.get(process.pid, 0), peak_bytes(process))
-        time.sleep(0.5)
-    assert run.stdout is not None
-    assert run.returncode == 0
-    summary = json.loads(run.stdout.read())
-    others = [peak for pid, peak in peaks.items() if pid != run.pid]
+    summary, peaks = run_watched(
+        "run",
+        image,
+        "--model",
+        model,
+        "--workers",
+        workers,
+        "--precision",
+        "float32",
+        "--overwrite",
+    )
     return {
-        "driver_mib": round(peaks[run.pid] / 2**20),
-        "worker_mib": round(max(others) / 2**20),
+        **peaks,
         "seconds": round(time.perf_counter() - started, 1),
         "mpx_s": summary["megapixels_per_second"],
     }

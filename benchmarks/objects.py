@@ -9,26 +9,22 @@ the nuclei of one. Blocks of 2000 pixels fit neither shards nor squares.
 """
 
 import argparse
-import json
+import math
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import zarr
-from common import SLIDE, save_results
-from memory import peak_bytes
+from common import SLIDE, run_watched, save_results
 from scipy import ndimage
 
 import tilesegment as ts
 from tilesegment.storage.importing import import_image
 
 _SHARD = 4096
+_CHUNK = 512
 _LEVELS = 4
 _BLOCK = 2000
 
@@ -47,25 +43,33 @@ def mirrored_shard(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.pad(pixels, [(0, 0), *missing], "symmetric"), np.pad(labels, missing, "symmetric")
 
 
-def repeated(path: Path, shard: np.ndarray, copies: tuple[int, int], extra: dict[str, Any]) -> None:
+def repeated(
+    path: Path,
+    shard: np.ndarray,
+    copies: tuple[int, int],
+    extra: dict[str, Any],
+    levels: int = _LEVELS,
+) -> None:
     """An OME-Zarr image of one shard again and again."""
     group = zarr.create_group(path)
     axes, channels = "cyx"[-shard.ndim :], shard.shape[:-2]
     datasets = []
-    for level in range(_LEVELS):
-        part = shard[..., :: 2**level, :: 2**level]
-        side = part.shape[-1]
+    for level in range(levels):
+        part, repeats = shard[..., :: 2**level, :: 2**level], copies
+        if part.shape[-1] < _CHUNK:
+            part, repeats = np.tile(part, copies), (1, 1)
+        height, width = part.shape[-2:]
         array = group.create_array(
             str(level),
-            shape=(*channels, *(count * side for count in copies)),
+            shape=(*channels, height * repeats[0], width * repeats[1]),
             shards=part.shape,
-            chunks=(*channels, min(512, side), min(512, side)),
+            chunks=(*channels, math.gcd(_CHUNK, height), math.gcd(_CHUNK, width)),
             dtype=part.dtype,
             dimension_names=list(axes),
         )
-        array[..., :side, :side] = part
+        array[..., :height, :width] = part
         keys = path / str(level) / "c" / ("0" if channels else "")
-        for row, column in np.ndindex(*copies):
+        for row, column in np.ndindex(*repeats):
             (keys / str(row)).mkdir(exist_ok=True)
             if row or column:
                 os.link(keys / "0" / "0", keys / str(row) / str(column))
@@ -95,28 +99,11 @@ def make_image(folder: Path, copies: tuple[int, int]) -> Path:
 
 def measure(image: Path, workers: int) -> dict[str, float]:
     """Run once; peak memory of the driver and of the largest worker."""
-    command = [
-        Path(sys.executable).with_name("tilesegment"), "objects", image, "--labels", "nuclei",
-        "--table", image.with_suffix(".parquet"), "--workers", str(workers), "--overwrite",
-        "--tile", str(_BLOCK), "--json",
-    ]  # fmt: skip
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    peaks: dict[int, int] = {}
-    driver = psutil.Process(run.pid)
-    while run.poll() is None:
-        for process in (driver, *driver.children(recursive=True)):
-            peaks[process.pid] = max(peaks.get(process.pid, 0), peak_bytes(process))
-        time.sleep(0.5)
-    assert run.stdout is not None
-    assert run.returncode == 0
-    found = json.loads(run.stdout.read())
-    workers_peak = max(peak for pid, peak in peaks.items() if pid != run.pid)
-    return {
-        "objects": found["objects"],
-        "driver_mib": round(peaks[run.pid] / 2**20),
-        "worker_mib": round(workers_peak / 2**20),
-        "seconds": found["seconds"],
-    }
+    found, peaks = run_watched(
+        "objects", image, "--labels", "nuclei", "--table", image.with_suffix(".parquet"),
+        "--workers", workers, "--overwrite", "--tile", _BLOCK,
+    )  # fmt: skip
+    return {"objects": found["objects"], **peaks, "seconds": found["seconds"]}
 
 
 def main() -> None:

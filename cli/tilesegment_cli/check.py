@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import foreign_options, human_bytes
+from tilesegment_cli.options import foreign_options, human_bytes, json_option
 
 if TYPE_CHECKING:
     from tilesegment.config import ForeignOptions
@@ -30,7 +30,7 @@ Examples:
     help="OME-Zarr image on whose middle the precisions are compared; default: a random texture.",
 )
 @foreign_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def check(model: str, image: str | None, foreign: "ForeignOptions", as_json: bool) -> None:
     """Run MODEL and report its border, alignment, sizes and costs.
 

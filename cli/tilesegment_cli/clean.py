@@ -11,8 +11,9 @@ from tilesegment_cli.options import (
     cluster_options,
     derived_labels_options,
     human_seconds,
+    json_option,
 )
-from tilesegment_cli.progress import show_run
+from tilesegment_cli.progress import show_run, stopped_by_signals
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions
@@ -29,7 +30,7 @@ Examples:
 @derived_labels_options("-clean")
 @cleaning_options
 @cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def clean(
     image: str,
     labels: str | None,
@@ -45,12 +46,13 @@ def clean(
 
     A region is what hangs together of one class (by edges of pixels); small ones become
     background. A hole is background without a way to the image's rim; small ones get the class
-    around them. Both are looked at across all tiles: the result is that of the whole image.
+    around them. Both are looked at across all tiles: the result is that of the whole image. After
+    an interruption the same command goes on; finished blocks are not done again.
     """
     from tilesegment.cleaning import Cleaning
     from tilesegment.usecases.clean import clean as clean_labels
 
-    with show_run() as report:
+    with stopped_by_signals(), show_run() as report:
         found = clean_labels(
             image,
             labels,

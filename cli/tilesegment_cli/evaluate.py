@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import average_option, foreign_options, label_value
+from tilesegment_cli.options import average_option, foreign_options, json_option, label_value
 
 if TYPE_CHECKING:
     from tilesegment.config import ForeignOptions
@@ -90,7 +90,7 @@ Examples:
 )  # fmt: skip
 @average_option
 @foreign_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def evaluate(
     predicted: Path,
     truth: Path,

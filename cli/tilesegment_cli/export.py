@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment_cli.options import human_bytes
+from tilesegment_cli.options import human_bytes, json_option
 
 if TYPE_CHECKING:
     from tilesegment.storage.exporting import ExportSummary
@@ -72,7 +72,7 @@ Examples:
     help="GeoTIFF: the probabilities of the classes (of `run --probabilities`), a band each.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT, once the new file is whole.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def export(
     image: Path,
     out: Path,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment_cli.options import Numbers, crs_name, human_bytes, pixel_size_text
+from tilesegment_cli.options import Numbers, crs_name, human_bytes, json_option, pixel_size_text
 
 if TYPE_CHECKING:
     from tilesegment.storage.importing import ImportSummary
@@ -63,7 +63,7 @@ Examples:
     is_flag=True,
     help="Replace an image of this name, with the labels in it, once the new one is whole.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def import_(
     source: Path,
     image: Path,

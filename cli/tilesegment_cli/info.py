@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesegment.errors import OptionError
-from tilesegment_cli.options import crs_name, human_bytes, pixel_size_text
+from tilesegment_cli.options import crs_name, human_bytes, json_option, pixel_size_text
 
 if TYPE_CHECKING:
     from tilesegment.model.file import ModelDescription
@@ -44,7 +44,7 @@ Examples:
 @click.option(
     "--axes", metavar="NAMES", help="Axes of a plain Zarr array that does not name them, as cyx."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def info(path: str, thumbnail: str | None, largest: int, axes: str | None, as_json: bool) -> None:
     """Show what is in an image (OME-Zarr, slide, TIFF, picture) or a model."""
     from tilesegment.model import zoo

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from tilesegment_cli.options import human_bytes
+from tilesegment_cli.options import human_bytes, json_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def models(as_json: bool) -> None:
     """List the bundled models."""
     from tilesegment.model import zoo

@@ -12,8 +12,9 @@ from tilesegment_cli.options import (
     cluster_options,
     derived_labels_options,
     human_seconds,
+    json_option,
 )
-from tilesegment_cli.progress import show_run
+from tilesegment_cli.progress import show_run, stopped_by_signals
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions
@@ -68,7 +69,7 @@ Examples:
     help="Side of a cell of that map.",
 )
 @cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def objects(
     image: str,
     labels: str | None,
@@ -93,14 +94,15 @@ def objects(
     box, perimeter, eccentricity, mean intensities. All of it is the same for every tile size and
     number of workers.
 
-    With --min-area and --fill-holes the labels are cleaned first, as by `tilesegment clean`.
+    With --min-area and --fill-holes the labels are cleaned first, as by `tilesegment clean`. After
+    an interruption the same command goes on; finished blocks are not done again.
     """
     from tilesegment.cleaning import Cleaning
     from tilesegment.splitting import Split
     from tilesegment.usecases.objects import ObjectFiles
     from tilesegment.usecases.objects import objects as find_objects
 
-    with show_run() as report:
+    with stopped_by_signals(), show_run() as report:
         found = find_objects(
             image,
             labels,

@@ -174,6 +174,11 @@ def run_options(command: Command) -> Command:
     )
 
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
+)
+
+
 def derived_labels_options(suffix: str) -> Callable[[Command], Command]:
     """Options of commands that make a label image of another; its default name ends so."""
 

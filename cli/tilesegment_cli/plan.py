@@ -12,6 +12,7 @@ from tilesegment_cli.options import (
     foreign_options,
     human_bytes,
     human_seconds,
+    json_option,
     partition_option,
     run_options,
 )
@@ -40,7 +41,7 @@ Examples:
     help="Plan what `run` does of the image with the same option.",
 )
 @cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def plan(
     image: str,
     model: str,

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from tilesegment.errors import IncompleteError, PreemptedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +52,40 @@ def show_run() -> "Iterator[Callable[[RunProgress], None]]":
         return
     with _progress() as progress:
         yield _Bars(progress).update
+
+
+@contextmanager
+def stopped_by_signals() -> "Iterator[None]":
+    """SIGTERM and Ctrl-C become the errors that say how to go on."""
+    try:
+        with _stop_on_sigterm():
+            yield
+    except _Terminated as signalled:
+        raise PreemptedError(
+            "asked to stop (SIGTERM); run the same command again to go on: finished tiles are kept"
+        ) from signalled
+    except KeyboardInterrupt as interrupt:
+        raise IncompleteError(
+            "stopped; run the same command again to go on: finished tiles are kept"
+        ) from interrupt
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it some time before they kill."""
+
+
+@contextmanager
+def _stop_on_sigterm() -> "Iterator[None]":
+    """Let SIGTERM stop the run as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -2,16 +2,13 @@
 
 import json
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from tilesegment.errors import IncompleteError, OptionError, PreemptedError
+from tilesegment.errors import OptionError
 from tilesegment.partition import WHOLE, Partition
 from tilesegment_cli import batch
 from tilesegment_cli.images import find_images, is_pattern, refuse_no_image
@@ -20,11 +17,12 @@ from tilesegment_cli.options import (
     foreign_options,
     human_bytes,
     human_seconds,
+    json_option,
     partition_option,
     run_options,
     seconds_option,
 )
-from tilesegment_cli.progress import show_batch, show_run
+from tilesegment_cli.progress import show_batch, show_run, stopped_by_signals
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
@@ -136,7 +134,7 @@ Examples:
     metavar="FILE",
     help="Write dask's report of the workers' last tasks, transfers and load to this HTML file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -213,7 +211,7 @@ def run(
             raise OptionError("--output, --repair and --performance-report are for one image")
         _run_many(images, as_json, report_folder, **what, **wishes)
         return
-    with _stopped_by_signals(), show_run() as report:
+    with stopped_by_signals(), show_run() as report:
         if repair:
             summary = repair_labels(images[0], **what, output=output, report=report)
         else:
@@ -255,7 +253,7 @@ def _run_many(
         batch.tell_finished(outcome, len(outcomes), len(images))
 
     try:
-        with _stopped_by_signals(), show_batch() as report:
+        with stopped_by_signals(), show_batch() as report:
             segment_many(images, report=report, finished=finished, **arguments)
     finally:
         if outcomes and as_json:
@@ -263,40 +261,6 @@ def _run_many(
         elif outcomes:
             batch.print_table(outcomes, len(images))
     sys.exit(batch.exit_code(outcomes))
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C become the errors that say how to go on."""
-    try:
-        with _stop_on_sigterm():
-            yield
-    except _Terminated as signalled:
-        raise PreemptedError(
-            "asked to stop (SIGTERM); run the same command again to go on: finished tiles are kept"
-        ) from signalled
-    except KeyboardInterrupt as interrupt:
-        raise IncompleteError(
-            "stopped; run the same command again to go on: finished tiles are kept"
-        ) from interrupt
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it some time before they kill."""
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM stop the run as Ctrl-C does."""
-
-    def stop(number: int, frame: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _text(summary: "RunSummary") -> str:

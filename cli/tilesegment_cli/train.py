@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesegment_cli.options import label_value
+from tilesegment_cli.options import json_option, label_value
 
 if TYPE_CHECKING:
     from tilesegment.training.loop import Progress
@@ -289,7 +289,7 @@ def _emphasis(
     help="Go on after an interruption; on a CPU with the same result to the bit.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a model that exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def train(dataset: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Train a U-Net on the annotated pictures in DATASET.
 

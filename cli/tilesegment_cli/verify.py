@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilesegment_cli.options import cluster_options
+from tilesegment_cli.options import cluster_options, json_option
 from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Examples:
     help="The model of the labels, if it is no longer where the run found it.",
 )
 @cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def verify(
     image: str,
     labels: str,

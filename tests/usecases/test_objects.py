@@ -1,6 +1,9 @@
 """Objects and cleaning as a user meets them: through a scheduler, into a store."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.storage.exporting import overview
 from tilesegment.storage.measurements import open_measurements
 from tilesegment.usecases.deep import check_objects
+from tilesegment.usecases.workers import Progress
 
 HEIGHT, WIDTH = 190, 157
 
@@ -234,12 +238,110 @@ def test_a_damaged_label_chunk_leaves_nothing_behind(image: Path, on: ClusterOpt
 
 
 def test_what_is_replaced_stays_until_the_new_is_whole(image: Path, on: ClusterOptions) -> None:
+    split = ts.Split("distance")
     ts.objects(image, "cells", cluster=on)
     with pytest.raises(OutputError, match="exists already"):
-        ts.objects(image, "cells", cluster=on)
-    ts.objects(image, "cells", cluster=on, overwrite=True, split=ts.Split("distance"))
+        ts.objects(image, "cells", cluster=on, split=split)
+    ts.objects(image, "cells", cluster=on, overwrite=True, split=split)
     document = json.loads((image / "labels/cells-objects/zarr.json").read_text())
     assert document["attributes"]["tilesegment"]["fingerprint"]["split"]["kind"] == "distance"
+
+
+_PASSES = (
+    "regions",
+    "holes",
+    "cleaning",
+    "objects",
+    "identities",
+    "levels",
+    "range",
+    "measurements",
+)
+_KILLED = """
+import os, signal, sys
+import tilesegment as ts
+import tilesegment.execution.engine
+from tilesegment.config import ClusterOptions
+
+image, address, *phases = sys.argv[1:]
+cluster, cleaning = ClusterOptions(address), ts.Cleaning(20, 9)
+
+def report(progress):
+    if progress.phase == phase and progress.done > progress.total // 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+for phase in phases:
+    child = os.fork()
+    if not child:
+        ts.objects(image, tile=64, cluster=cluster, cleaning=cleaning, report=report)
+    ended = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL, (phase, ended)
+    assert ts.open_image(image).label_names() == ["cells"]
+"""
+
+
+def test_after_a_kill_in_any_pass_the_same_command_goes_on(tmp_path: Path, one_worker: str) -> None:
+    """It is killed in each pass, one after the other; no block that was finished is done again."""
+    images = []
+    for name in ("calm.zarr", "killed.zarr"):
+        pixels = random_pixels((1, HEIGHT, WIDTH), "float32")
+        images.append(write_image(tmp_path / name, pixels, levels=3, chunks=(1, 64, 64)))
+        add_labels(images[-1], classes()[0], "cells", CLASSES)
+    calm, image = images
+    command = [sys.executable, "-c", _KILLED, str(image), one_worker, *_PASSES]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    seen: dict[str, Progress] = {}
+
+    def report(progress: Progress) -> None:
+        seen.setdefault(progress.phase, progress)
+
+    options = {"tile": 64, "cluster": ClusterOptions(one_worker), "cleaning": ts.Cleaning(20, 9)}
+    summary = ts.objects(image, report=report, **options)
+    assert {phase: each.done for phase, each in seen.items() if each.done < each.total} == {
+        "measurements": 5
+    }
+    assert seen["measurements"].total == 9
+    assert summary.objects == ts.objects(calm, **options).objects > 20
+    expected = stored(calm, "cells-objects")
+    for name, values in stored(image, "cells-objects").items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+    options["report"] = lambda progress: pytest.fail(progress.phase)
+    again = ts.objects(image, "cells", **options)
+    assert again.objects == summary.objects
+
+
+def test_a_cleaning_that_was_killed_goes_on(image: Path, on: ClusterOptions) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.phase == "cleaning" and progress.done == 5:
+            raise KeyboardInterrupt
+
+    options = {"cleaning": ts.Cleaning(60, 60), "tile": 64, "cluster": on}
+    with pytest.raises(KeyboardInterrupt):
+        ts.clean(image, report=stop, **options)
+    told: list[tuple[str, int]] = []
+    found = ts.clean(image, report=lambda each: told.append((each.phase, each.done)), **options)
+    assert ("cleaning", 5) in told
+    assert ("cleaning", 4) not in told
+    cleaned = zarr.open_array(image / "labels/cells-clean/0", mode="r")[...]
+    assert found.changed == (cleaned != classes()[0]).sum() > 0
+    assert ts.clean(image, "cells", **options).changed == found.changed
+
+
+def test_what_was_begun_for_other_labels_is_not_gone_on_with(
+    image: Path, on: ClusterOptions
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.phase == "identities" and progress.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ts.objects(image, tile=64, cluster=on, report=stop)
+    shutil.rmtree(image / "labels" / "cells")
+    add_labels(image, classes()[0][::-1], "cells", CLASSES)
+    ts.objects(image, "cells", tile=64, cluster=on)
+    identities = stored(image, "cells-objects")["0"]
+    np.testing.assert_array_equal(identities != 0, classes()[0][::-1] != 0)
 
 
 def test_exported_objects_have_their_measurements(

@@ -296,7 +296,11 @@ def summarise_image(
 
 
 def map_blocks(
-    client: Client, grid: TileGrid, task: Callable[[Tile], Callable[[], Any]], name: str
+    client: Client,
+    grid: TileGrid,
+    task: Callable[[Tile], Callable[[], Any]],
+    name: str,
+    done: Container[int] = (),
 ) -> Iterator[tuple[Tile, Any]]:
     """What the tasks of all blocks give, as they come.
 
@@ -305,6 +309,7 @@ def map_blocks(
         grid: the blocks.
         task: what is to be called on a worker for a block; made when its turn is near.
         name: of the tasks; new each time, so that dask never returns an older result.
+        done: numbers of blocks that are left out.
 
     Raises:
         TilesegmentError: if one fails.
@@ -312,6 +317,8 @@ def map_blocks(
 
     def batches() -> Iterator[Batch]:
         for tile in grid.tiles():
+            if grid.number(tile) in done:
+                continue
             key = f"{name}-{grid.number(tile)}"
             yield Batch({key: (_call, task(tile))}, {key: grid.number(tile)})
 

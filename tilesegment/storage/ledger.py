@@ -62,7 +62,8 @@ class TileRecord:
     number: int
     """Of the tile in its grid."""
     counts: tuple[int, ...]
-    """Pixels of each class, in the order of the model's classes; empty for derived levels."""
+    """Pixels of each class, in the order of the model's classes; of a cleaned tile those that
+    changed; otherwise empty."""
     level: int = 0
     """Of the label image's pyramid."""
     objects: tuple[StoredObject, ...] = ()

@@ -103,7 +103,10 @@ class MeasurementWriter:
         count: int,
         class_names: Mapping[int, str],
     ) -> None:
-        self._group = zarr.create_group(directory / GROUP, zarr_format=3 if version == "0.5" else 2)
+        # What a run that was cut short has begun of it is of no use.
+        self._group = zarr.create_group(
+            directory / GROUP, zarr_format=3 if version == "0.5" else 2, overwrite=True
+        )
         for name, values in like.items():
             _create_column(self._group, name, values.dtype, count, version)
         self._group.attrs["columns"] = list(like)

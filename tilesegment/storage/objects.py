@@ -178,7 +178,12 @@ def make_aside(root: Path) -> None:
 
 
 def write_document(path: Path, text: str) -> None:
-    """Write a small file durably, so that it is either absent or whole; replaces it.
+    """As `write_whole`."""
+    write_whole(path, text.encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file durably, so that it is either absent or whole; replaces it.
 
     Raises:
         OutputError, IncompleteError: if it cannot be written.
@@ -186,11 +191,11 @@ def write_document(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         _make_directories(path.parent)
-        _write_aside(partial, text.encode())
+        _write_aside(partial, content)
         partial.replace(path)
         synchronise(path.parent)
     except OSError as error:
-        raise write_failed(error, path.parent, len(text)) from error
+        raise write_failed(error, path.parent, len(content)) from error
 
 
 def write_once(path: Path, text: str) -> None:

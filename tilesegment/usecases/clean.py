@@ -1,7 +1,7 @@
 """Label images without small regions and small holes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from tilesegment.components import (
 )
 from tilesegment.config import ClusterOptions
 from tilesegment.errors import OptionError
-from tilesegment.storage.labels import LabelVolume
+from tilesegment.storage.labels import LabelVolume, published_provenance
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.tiling import Tile, TileGrid
 from tilesegment.usecases.new_labels import (
@@ -35,12 +35,13 @@ from tilesegment.usecases.new_labels import (
     ClassMap,
     NewLabels,
     StoredClasses,
+    is_complete,
     label_directory,
     make_layout,
     new_labels,
     open_inside,
-    refuse_taken,
     seconds_since,
+    state_of,
 )
 from tilesegment.usecases.workers import Progress
 
@@ -71,6 +72,8 @@ def clean(
 ) -> CleanSummary:
     """Write a label image without small regions and holes; the same for every tile size.
 
+    The same call again resumes what was cut short, or finds that it is complete.
+
     Args:
         image: path of an OME-Zarr image.
         labels: name of a label image of classes in it; not needed if there is only one.
@@ -96,37 +99,24 @@ def clean(
     classes = tuple(labelled.classes.values())
     layout = make_layout(opened, name, str(labelled.dtype), tile, classes)
     directory = label_directory(opened, name, labelled.name)
-    refuse_taken(directory, overwrite)
-    facts = {"cleaned": labelled.name, **asdict(cleaning)}
-    changed = 0
-    with (
-        open_cluster(cluster) as client,
-        new_labels(opened, layout, facts, client, overwrite, report) as made,
-    ):
-        source = StoredClasses(labelled.labels.pixels(0))
-        for written in clean_blocks(made, source, cleaning, made.volume):
-            made.ledger.add(written.record)
-            changed += written.changed
-        made.write_coarser_levels()
-        made.publish({"fingerprint": facts})
+    facts = {"cleaned": labelled.name, **asdict(cleaning), "labels": state_of(labelled.labels)}
+    if not is_complete(directory, opened, facts, overwrite):
+        with (
+            open_cluster(cluster) as client,
+            new_labels(opened, layout, facts, client, report) as made,
+        ):
+            clean_blocks(made, StoredClasses(labelled.labels.pixels(0)), cleaning)
+            changed = sum(record.counts[0] for record in made.ledger.finished(0).values())
+            made.write_coarser_levels()
+            made.publish({"fingerprint": facts, "changed": changed})
+    changed = (published_provenance(directory) or {})["changed"]
     pixels = labelled.labels.planes(0) * labelled.size.y * labelled.size.x
     return CleanSummary(str(directory), pixels, changed, seconds_since(started))
 
 
-@dataclass(frozen=True)
-class CleanedBlock:
-    """What is known of a block that was cleaned and written."""
-
-    record: TileRecord
-    changed: int
-    """Pixels whose class is another one now."""
-
-
-def clean_blocks(
-    made: NewLabels, source: ClassMap, cleaning: Cleaning, volume: LabelVolume
-) -> Iterator[CleanedBlock]:
-    """Write the finest level of a volume: the classes of the source, cleaned."""
-    cleaner = _Cleaner(source, made.grid, cleaning, volume)
+def clean_blocks(made: NewLabels, source: ClassMap, cleaning: Cleaning) -> None:
+    """Write the finest level: the classes of the source, cleaned."""
+    cleaner = _Cleaner(source, made.grid, cleaning, made.volume)
     regions = holes = None
     if cleaning.min_area:
         regions = made.join_blocks("regions", lambda tile: partial(cleaner.describe_regions, tile))
@@ -136,13 +126,12 @@ def clean_blocks(
             lambda tile: partial(cleaner.describe_holes, tile, cleaner.small(regions, tile)),
         )
 
-    def task(tile: Tile) -> Callable[[], CleanedBlock]:
+    def task(tile: Tile) -> Callable[[], TileRecord]:
         return partial(
             cleaner.write, tile, cleaner.small(regions, tile), *cleaner.fillings(holes, tile)
         )
 
-    for _, written in made.each_block("cleaning", task):
-        yield written
+    made.write_blocks("cleaning", task)
 
 
 _NONE = np.zeros(0, np.int32)
@@ -187,7 +176,7 @@ class _Cleaner:
 
     def write(
         self, tile: Tile, small: Identities, filled: Identities, fillings: Numbers
-    ) -> CleanedBlock:
+    ) -> TileRecord:
         """Third look: clean and write."""
         window = self.grid.write_window(tile)
         before, classes, above = self._without_small(tile, small)
@@ -197,8 +186,8 @@ class _Cleaner:
             most = self.cleaning.fill_holes
             classes = fill_holes(classes, holes, marks, most, self.grid, filled, fillings)
         written = self.volume.write(0, tile.plane, window, classes)
-        record = TileRecord(self.grid.number(tile), (), 0, written.objects)
-        return CleanedBlock(record, int((before != classes).sum()))
+        changed = int((before != classes).sum())
+        return TileRecord(self.grid.number(tile), (changed,), 0, written.objects)
 
     def _without_small(self, tile: Tile, small: Identities) -> tuple[Classes, Classes, Classes]:
         """The classes of a block as they are, and without small regions; and the row above it."""

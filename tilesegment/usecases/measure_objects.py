@@ -1,5 +1,6 @@
 """The measurements of numbered objects: block by block, then by ranges of identities."""
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tilesegment.storage.exporting.labelled import Labelled
 from tilesegment.storage.image import Image, MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.measurements import ROWS, MeasurementWriter
+from tilesegment.storage.objects import write_whole
 from tilesegment.storage.probabilities import (
     LARGEST_VALUE,
     PROBABILITIES_NAME,
@@ -37,9 +39,9 @@ from tilesegment.view.channels import channel_names
 def measure_objects(made: NewLabels, source: ClassMap, labelled: Labelled, count: int) -> None:
     """Measure all objects, and store it with the labels."""
     folder = on_disk(made.ledger.directory, "objects") / "rows"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     meter = _make_meter(made, source, labelled, folder)
-    spans = dict(made.each_block("measurements", lambda tile: partial(meter.measure, tile)))
+    spans = dict(made.look("measurements", lambda tile: partial(meter.measure, tile), _Span))
     size = labelled.pixel_size_um
     area = None if size is None else size[0] * size[1]
     names = {value: item.name for value, item in labelled.classes.items()}
@@ -86,13 +88,28 @@ def _intensities(made: NewLabels) -> Intensities:
     if kept == Intensities():
         return kept
     grid = made.grid
-    found = made.each_block("range", lambda tile: partial(_largest, pixels, grid, tile))
-    return Intensities.of(pixels.dtype, max(largest for _, largest in found))
+    found = made.look("range", lambda tile: partial(_largest, pixels, grid, tile), _Largest)
+    return Intensities.of(pixels.dtype, max(each.magnitude for _, each in found))
 
 
-def _largest(pixels: MirroredPixels, grid: TileGrid, tile: Tile) -> float:
+@dataclass(frozen=True)
+class _Largest:
+    """What is known of the pixels of a block."""
+
+    magnitude: float
+
+
+def _largest(pixels: MirroredPixels, grid: TileGrid, tile: Tile) -> _Largest:
     block = pixels.read(tile.plane, grid.write_window(tile))
-    return float(np.abs(block.astype(np.float64)).max())
+    return _Largest(float(np.abs(block.astype(np.float64)).max()))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Which identities are in a block; 0 if none."""
+
+    lowest: int
+    highest: int
 
 
 @dataclass(frozen=True)
@@ -109,25 +126,27 @@ class _Meter:
     grid: TileGrid
     folder: Path
 
-    def measure(self, tile: Tile) -> tuple[int, int]:
-        """Measure one block; returns the lowest and the highest identity in it, 0 if none."""
+    def measure(self, tile: Tile) -> _Span:
+        """Measure one block."""
         window = self.grid.write_window(tile)
         identities = self._identities(tile, window)
         if not identities[BORDER:-BORDER, BORDER:-BORDER].any():
-            return 0, 0
+            return _Span(0, 0)
         classes = self.source.read(tile.plane, window)
         values = [*self.pixels.read(tile.plane, window)]
         if self.probabilities is not None:
             values.append(self._probability(self.probabilities, classes, tile.plane, window))
         rows = measure_block(identities, classes, values, self.channels, tile.plane, window)
-        np.save(self._file(tile), rows)
-        return int(rows[0, 0]), int(rows[-1, 0])
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        write_whole(self._file(tile), buffer.getvalue())
+        return _Span(int(rows[0, 0]), int(rows[-1, 0]))
 
-    def rows(self, spans: Mapping[Tile, tuple[int, int]], low: int, high: int) -> Rows:
+    def rows(self, spans: Mapping[Tile, _Span], low: int, high: int) -> Rows:
         """The rows of objects with identities from `low` to below `high`, of all blocks."""
         found = [np.zeros((0, len(COLUMNS) + len(self.channels)), np.int64)]
-        for tile, (lowest, highest) in spans.items():
-            if lowest and lowest < high and highest >= low:
+        for tile, span in spans.items():
+            if span.lowest and span.lowest < high and span.highest >= low:
                 rows = np.load(self._file(tile), mmap_mode="r")
                 start, stop = np.searchsorted(rows[:, 0], (low, high))
                 found.append(np.array(rows[start:stop]))

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,6 @@ from tilesegment.storage.measurements import (
     StoredMeasurements,
     open_measurements,
 )
-from tilesegment.storage.media import medium_of
 from tilesegment.tiling import Tile, TileGrid, Window
 from tilesegment.usecases.clean import clean_blocks
 from tilesegment.usecases.measure_objects import measure_objects
@@ -39,13 +39,14 @@ from tilesegment.usecases.new_labels import (
     ClassMap,
     NewLabels,
     StoredClasses,
+    is_complete,
     label_directory,
     make_layout,
     new_labels,
     open_inside,
-    refuse_taken,
-    scratch_volume,
+    scratch_labels,
     seconds_since,
+    state_of,
 )
 from tilesegment.usecases.workers import Progress
 
@@ -110,7 +111,8 @@ def objects(
 
     An object is a 4-connected component of one class, or a part of one if objects that touch
     are split. Identities go from 1 in the order of first pixels. They and all measurements are
-    the same for every tile size and number of workers.
+    the same for every tile size and number of workers. The same call again resumes what was cut
+    short, or finds that it is complete.
 
     Args:
         image: path of an OME-Zarr image.
@@ -137,17 +139,23 @@ def objects(
     name = name or f"{labelled.name}-objects"
     layout = make_layout(opened, name, "int32", tile, ())
     directory = label_directory(opened, name, labelled.name)
-    refuse_taken(directory, overwrite)
-    facts = {"objects of": labelled.name, "split": asdict(split), "cleaning": asdict(cleaning)}
-    with (
-        open_cluster(cluster) as client,
-        new_labels(opened, layout, facts, client, overwrite, report) as made,
-    ):
-        source = _cleaned(made, labelled, cleaning)
-        count = _write_identities(made, source, split)
-        made.write_coarser_levels()
-        measure_objects(made, source, labelled, count)
-        made.publish({"fingerprint": facts, "objects": count})
+    facts = {
+        "objects of": labelled.name,
+        "split": asdict(split),
+        "cleaning": asdict(cleaning),
+        "labels": state_of(labelled.labels),
+        "image": state_of(opened),
+    }
+    if not is_complete(directory, opened, facts, overwrite):
+        with (
+            open_cluster(cluster) as client,
+            new_labels(opened, layout, facts, client, report) as made,
+            _cleaned(made, labelled, cleaning) as source,
+        ):
+            count = _write_identities(made, source, split)
+            made.write_coarser_levels()
+            measure_objects(made, source, labelled, count)
+            made.publish({"fingerprint": facts, "objects": count})
     stored = open_measurements(directory)
     assert stored is not None  # noqa: S101 - for mypy; it was written above
     return replace(
@@ -158,16 +166,16 @@ def objects(
     )
 
 
-def _cleaned(made: NewLabels, labelled: Labelled, cleaning: Cleaning) -> ClassMap:
+@contextmanager
+def _cleaned(made: NewLabels, labelled: Labelled, cleaning: Cleaning) -> Iterator[ClassMap]:
     """The classes, without what is to be cleaned away."""
     source = StoredClasses(labelled.labels.pixels(0))
     if not cleaning:
-        return source
-    volume = scratch_volume(made, str(labelled.dtype))
-    for written in clean_blocks(made, source, cleaning, volume):
-        for item in written.record.objects:
-            medium_of(volume.directory).settle(volume.directory, item)
-    return _VolumeClasses(volume)
+        yield source
+        return
+    with scratch_labels(made, str(labelled.dtype)) as scratch:
+        clean_blocks(scratch, source, cleaning)
+        yield _VolumeClasses(scratch.volume)
 
 
 @dataclass(frozen=True)
@@ -188,8 +196,7 @@ def _write_identities(made: NewLabels, source: ClassMap, split: Split) -> int:
     def task(tile: Tile) -> Callable[[], TileRecord]:
         return partial(finder.write, tile, numbering.of_block(tile))
 
-    for _, record in made.each_block("identities", task):
-        made.ledger.add(record)
+    made.write_blocks("identities", task)
     return numbering.count
 
 
