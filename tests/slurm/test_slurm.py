@@ -161,10 +161,11 @@ def test_workers_leave_before_the_walltime_and_the_next_job_goes_on(
     assert len(submitted) >= 2
     # One tile, the one in flight, is lost with each that leaves.
     assert executions < 20 + len(submitted)
-    # None was killed for having used up its time, none submitted in vain.
+    # None was killed for having used up its time, none submitted in vain: the last may have come
+    # for the levels.
     assert "TIMEOUT" not in map(state_of, submitted)
     assert summary.cluster is not None
-    assert len(summary.cluster["workers"]) == len(submitted)
+    assert len(summary.cluster["workers"]) >= len(submitted) - 1
 
 
 @needs_slurm
