@@ -50,17 +50,16 @@ class Layout:
     def is_sharded(self) -> bool:
         return self.shards != self.chunks
 
-    def selection(self, block: Block) -> tuple[int | slice, ...]:
-        """Where a block of all channels, (c, y, x), lies in the stored array."""
-        rows, columns = block.window.slices
-        parts: dict[str, int | slice] = {
-            "t": block.plane.t,
-            "c": slice(None),
-            "z": block.plane.z,
-            "y": rows,
-            "x": columns,
-        }
-        return tuple(parts[axis] for axis in self.axes)
+    def key(self, block: Block) -> str:
+        """Of the object that stores a block, in the array.
+
+        >>> lowest = Block(Plane(0, 0), Window.at(2048, 0, 919, 2048))
+        >>> layout(TCZYX(1, 3, 1, 2967, 2220)).key(lowest)
+        'c/0/1/0'
+        """
+        y, x = block.window.origin
+        place = TCZYX(block.plane.t, 0, block.plane.z, y // self.shards.y, x // self.shards.x)
+        return "/".join(["c", *map(str, self.stored(place))])
 
     def blocks(self) -> Iterator[Block]:
         """Every pixel is in exactly one block; rows of blocks follow each other."""
@@ -72,9 +71,24 @@ class Layout:
     def _windows(self) -> Iterator[Window]:
         for y in range(0, self.shape.y, self.shards.y):
             for x in range(0, self.shape.x, self.shards.x):
-                height = min(self.shards.y, self.shape.y - y)
-                width = min(self.shards.x, self.shape.x - x)
-                yield Window(YX(y, x), YX(height, width))
+                yield self._window(y, x)
+
+    def _window(self, y: int, x: int) -> Window:
+        height = min(self.shards.y, self.shape.y - y)
+        width = min(self.shards.x, self.shape.x - x)
+        return Window(YX(y, x), YX(height, width))
+
+    def block_above(self, below: Block) -> Block:
+        """The block that has a block of the level below as one of its up to four quarters.
+
+        >>> coarse = layout(TCZYX(1, 1, 1, 3000, 2500))
+        >>> fine = Block(Plane(0, 0), Window.at(4096, 2048, 1904, 2048))
+        >>> coarse.block_above(fine).window
+        Window(origin=YX(y=2048, x=0), size=YX(y=952, x=2048))
+        """
+        y = below.window.origin.y // 2 // self.shards.y * self.shards.y
+        x = below.window.origin.x // 2 // self.shards.x * self.shards.x
+        return Block(below.plane, self._window(y, x))
 
     @property
     def pixels(self) -> int:

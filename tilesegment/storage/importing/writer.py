@@ -16,22 +16,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 from zarr.storage import StorePath
 
 from tilesegment.errors import InputError, OptionError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
+from tilesegment.storage.importing.levels import LevelWriter
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
 from tilesegment.storage.importing.part import Part, cut
-from tilesegment.storage.importing.pyramid import halve, level_sizes, quarters, twice
+from tilesegment.storage.importing.pyramid import level_sizes
+from tilesegment.storage.importing.shards import zarr_compressor
 from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source
 
 logger = logging.getLogger(__name__)
@@ -246,26 +248,26 @@ def _write_image(
     arrays = [
         create_array(folder / str(number), level, stored) for number, level in enumerate(layouts)
     ]
+    levels = LevelWriter(layouts, stored.nodata, arrays[0].fill_value, partial(_put, folder))
     seen: list[_Seen] = []
 
-    def copy(block: Block) -> _Seen:
+    def copy(block: Block) -> tuple[_Seen, int]:
         # Readers may give interleaved colours, on which the rest is several times slower.
         pixels = np.ascontiguousarray(source.read(block.plane, block.window))
         missing = _is_nodata(pixels, nodata)
         if fill_nodata is not None:
             pixels[missing] = fill_nodata
-        arrays[0][layouts[0].selection(block)] = pixels
-        return _Seen(ValueRange.of(pixels), not missing.all(), bool(_is_nan(pixels).any()))
+        found = _Seen(ValueRange.of(pixels), not missing.all(), bool(_is_nan(pixels).any()))
+        return found, levels.write(block, pixels)
 
-    def copied(block: Block, found: _Seen) -> None:
+    def copied(result: tuple[_Seen, int]) -> None:
+        found, pixels = result
         seen.append(found)
-        counter.add(block)
+        counter.add(pixels)
 
-    _for_each(copy, layouts[0].blocks(), copied)
+    _for_each(copy, _in_order(layouts[0], source.info), copied)
     values = ValueRange.over(each.values for each in seen)
     _check_seen(seen, path)
-    for number in range(1, len(layouts)):
-        _write_level(arrays, layouts, number, stored.nodata, counter)
     zarr.create_group(
         folder,
         attributes=image_attributes(arrays, layouts[0].axes, pixel_size, stored, values, path.stem),
@@ -273,13 +275,13 @@ def _write_image(
 
 
 def _is_nodata(pixels: Pixels, nodata: float | None) -> NDArray[np.bool_]:
-    """Which pixels hold nothing, (c, y, x): NaN, and the nodata value."""
+    """Which pixels hold nothing, (c, y, x), or False for all: NaN, and the nodata value."""
     missing = _is_nan(pixels)
     return missing if nodata is None else missing | (pixels == nodata)
 
 
 def _is_nan(pixels: Pixels) -> NDArray[np.bool_]:
-    return np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool)
+    return np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros((), bool)
 
 
 def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
@@ -297,32 +299,27 @@ def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
         )
 
 
-def _write_level(
-    arrays: Sequence[ZarrArray],
-    layouts: Sequence[Layout],
-    number: int,
-    nodata: float | None,
-    counter: "_Counter",
-) -> None:
-    """Make a level from the one below it."""
-    below, level = layouts[number - 1], layouts[number]
-
-    def reduce(block: Block) -> None:
-        pixels = _halved(arrays[number - 1], below, block, nodata)
-        arrays[number][level.selection(block)] = pixels
-
-    _for_each(reduce, level.blocks(), lambda block, _: counter.add(block))
+def _put(folder: Path, key: str, content: bytes) -> None:
+    path = folder / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
-def _halved(array: ZarrArray, below: Layout, block: Block, nodata: float | None) -> Pixels:
-    """The pixels of a block, (c, y, x), from the level below, a quarter of them at a time."""
-    height, width = block.window.size
-    halved = np.empty((below.shape.c, height, width), array.dtype)
-    for part in quarters(block.window.size):
-        fine = twice(block.window, part, YX(below.shape.y, below.shape.x))
-        stored = array[below.selection(Block(block.plane, fine))]
-        halved[:, *part.slices] = halve(np.asarray(stored), nodata)
-    return halved
+def _in_order(finest: Layout, info: ImageInfo) -> Iterable[Block]:
+    """Blocks so that few of the coarser levels are begun at a time.
+
+    Those of four go together, and four of these, as in a quadtree (Morton's order); but where
+    the file is decoded in whole rows, by rows.
+    """
+    if info.decodes_whole_rows:
+        return finest.blocks()
+    return sorted(finest.blocks(), key=lambda block: (block.plane, _z_order(finest, block)))
+
+
+def _z_order(finest: Layout, block: Block) -> int:
+    y = block.window.origin.y // finest.shards.y
+    x = block.window.origin.x // finest.shards.x
+    return sum((y >> bit & 1) << 2 * bit + 1 | (x >> bit & 1) << 2 * bit for bit in range(32))
 
 
 def create_array(
@@ -336,7 +333,7 @@ def create_array(
         dtype=info.dtype,
         chunks=level.stored(level.chunks),
         shards=level.stored(level.shards) if level.is_sharded else None,
-        compressors=ZstdCodec(level=3, checksum=True) if compressed else None,
+        compressors=zarr_compressor() if compressed else None,
         fill_value=0 if nodata is None else info.dtype.type(nodata),
         dimension_names=list(level.axes),
         attributes={} if nodata is None else {FILL_VALUE: _as_xarray(nodata, info.dtype)},
@@ -364,8 +361,8 @@ class _Counter:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
 
-    def add(self, block: Block) -> None:
-        self._done += block.window.pixels
+    def add(self, pixels: int) -> None:
+        self._done += pixels
         if self._progress is not None:
             self._progress(self._done, self._total)
 
@@ -373,7 +370,7 @@ class _Counter:
 def _for_each(
     work: Callable[[Block], Result],
     blocks: Iterable[Block],
-    finished: Callable[[Block, Result], None],
+    finished: Callable[[Result], None],
 ) -> None:
     """Work on blocks with several threads; `finished` is called on this one.
 
@@ -382,20 +379,21 @@ def _for_each(
     to a folder that is being removed.
     """
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    running: dict[Future[Result], Block] = {}
+    running: set[Future[Result]] = set()
     with ThreadPoolExecutor(threads, thread_name_prefix="import") as pool:
         for block in blocks:
             if len(running) == threads:
-                _collect(running, finished)
-            running[pool.submit(work, block)] = block
+                running = _collected(running, finished)
+            running.add(pool.submit(work, block))
         while running:
-            _collect(running, finished)
+            running = _collected(running, finished)
 
 
-def _collect(
-    running: dict[Future[Result], Block], finished: Callable[[Block, Result], None]
-) -> None:
-    """Wait for at least one block and report those that are done."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
+def _collected(
+    running: set[Future[Result]], finished: Callable[[Result], None]
+) -> set[Future[Result]]:
+    """Wait for at least one block and report those that are done; the others are returned."""
+    done, still = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
-        finished(running.pop(future), future.result())
+        finished(future.result())
+    return still
