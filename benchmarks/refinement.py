@@ -4,8 +4,8 @@
 
 DATA holds `nuclei/index.csv` with `nuclei/devtest/{images,instances}`: pictures that the model was
 not trained on. Scores, by kind of picture, are those of `tilesegment evaluate`: Dice of the
-foreground, and the panoptic quality of its connected parts. Cost: processor time, as a ratio to that
-without refinement; one thread.
+foreground, and the panoptic quality of its connected parts. Cost: processor time, as a ratio to
+that without refinement; one thread.
 """
 
 import argparse

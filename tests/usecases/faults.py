@@ -111,6 +111,10 @@ def calm(place: Place) -> None:
     pass
 
 
+def slow(place: Place) -> None:
+    time.sleep(5)
+
+
 class Plant(WorkerPlugin):  # type: ignore[misc]
     """Asks a fault before each tile, also on workers that are started again, and counts tiles."""
 
