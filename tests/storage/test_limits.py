@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numcodecs
 import numpy as np
@@ -113,6 +114,14 @@ def piped(path: Path, key: str) -> Path:
     return path
 
 
+def zipped(path: Path) -> Path:
+    file = path.with_suffix(".zip")
+    with ZipFile(file, "w", ZIP_DEFLATED) as archive, archive.open("zarr.json", "w") as document:
+        for _ in range(600):
+            document.write(bytes(2**20))
+    return file
+
+
 def foldered(path: Path) -> Path:
     small(path)
     (path / "zarr.json").unlink()
@@ -180,6 +189,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pipe for metadata": (lambda p: piped(p, "zarr.json"), "metadata is a file"),
     "pipe for metadata of an array": (lambda p: piped(p, "0/zarr.json"), "metadata is a file"),
     "folder for metadata": (foldered, "metadata is a file"),
+    "zip file that unpacks to 600 MB of metadata": (zipped, "629145600 bytes of metadata"),
     "deeply nested metadata": (nested, "damaged"),
 }  # fmt: skip
 

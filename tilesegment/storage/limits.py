@@ -58,10 +58,18 @@ def check_document(path: Location) -> None:
     """
     if isinstance(path, Path) and path.exists() and not path.is_file():
         raise InputError(f"{path} is damaged: metadata is a file, and this is none")
-    size = size_of(path) or 0
+    check_document_size(str(path), size_of(path) or 0)
+
+
+def check_document_size(name: str, size: int) -> None:
+    """Refuse metadata of so many bytes, if they are too many to be read.
+
+    Raises:
+        InputError: if they are.
+    """
     if size > LARGEST_DOCUMENT_BYTES:
         raise InputError(
-            f"{path} has {size} bytes of metadata; at most {LARGEST_DOCUMENT_BYTES} are read"
+            f"{name} has {size} bytes of metadata; at most {LARGEST_DOCUMENT_BYTES} are read"
         )
 
 

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from tilesegment.errors import InputError, StoreError
 from tilesegment.storage.importing.original import open_original
-from tilesegment.storage.limits import check_document
+from tilesegment.storage.limits import check_document, check_document_size
 from tilesegment.storage.remote import (
     Location,
     NoAnswerError,
@@ -30,6 +30,8 @@ from tilesegment.storage.written_elsewhere import array_as_image
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
+
+_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 
 
 def open_group(location: str | Location, axes: str | None = None) -> zarr.Group:
@@ -137,10 +139,15 @@ def _open_zip(path: Path) -> zarr.Group:
     try:
         with ZipFile(path) as archive:
             names = archive.namelist()
+            for item in archive.infolist():
+                if item.filename.rpartition("/")[2] in _DOCUMENTS:
+                    check_document_size(f"{path}: {item.filename}", item.file_size)
         folder = _common_folder(names)
         return zarr.open_group(
             ZipStore(path, mode="r"), path=folder, mode="r", use_consolidated=False
         )
+    except InputError:
+        raise
     except ContainsArrayError as error:
         raise InputError(
             f"{path} holds a plain Zarr array; unpack it, and give its axes: --axes cyx"
