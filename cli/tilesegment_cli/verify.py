@@ -11,7 +11,7 @@ from tilesegment_cli.progress import show_run
 
 if TYPE_CHECKING:
     from tilesegment.config import ClusterOptions
-    from tilesegment.execution.verification import Verification
+    from tilesegment.execution.verification import Verification, WindowCheck
 
 
 @click.command(
@@ -61,11 +61,12 @@ def verify(
     cluster: "ClusterOptions",
     as_json: bool,
 ) -> None:
-    """Compute random windows of a label image of IMAGE again, and compare.
+    """Compute random windows of a label image of IMAGE again, and compare; probabilities too.
 
     The windows lie across tile borders, tile corners and the image's rim. Each is given to the
     network as one input, with more context than a tile has and from another origin. In float32 on
-    workers like those of the run no label may differ; otherwise 1 in 1000 may. With --deep every
+    workers like those of the run nothing may differ; otherwise 1 label in 1000 may, and a
+    probability by more than 8/255 at 1 pixel in 1000. With --deep every
     stored object is read first; where some are damaged, no window is computed.
 
     \b
@@ -92,6 +93,11 @@ def verify(
     refuse_unequal(found, labels_directory(image, labels, output))
 
 
+def _differing(check: "WindowCheck") -> str:
+    probable = f" and the probabilities of {check.differing_probabilities:,} pixels"
+    return f"{check.differing_labels:,} labels{probable if check.differing_probabilities else ''}"
+
+
 def _text(found: "Verification") -> str:
     allowed = f" ({found.allowed_labels:,} may)" if found.allowed_labels else ""
     rows = [
@@ -99,8 +105,10 @@ def _text(found: "Verification") -> str:
         f"Labels:   {found.differing_labels:,} differ{allowed}",
         f"Logits:   differ by {found.largest_difference:g} at most",
     ]
+    if found.differing_probabilities:
+        rows.append(f"Probabilities: differ at {found.differing_probabilities:,} pixels{allowed}")
     rows += [
-        f"  {check.differing_labels:,} labels differ in plane {check.plane}, rows {check.y} to "
+        f"  {_differing(check)} differ in plane {check.plane}, rows {check.y} to "
         f"{check.y + check.height}, columns {check.x} to {check.x + check.width}"
         for check in found.differing_windows
     ]

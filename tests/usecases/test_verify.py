@@ -21,6 +21,7 @@ from tilesegment.errors import (
     VerificationError,
 )
 from tilesegment.execution.verification import Verification, WindowCheck
+from tilesegment.usecases.verify import refuse_unequal
 
 MakeModel = Callable[..., Path]
 OPTIONS = RunOptions(tile=32, precision="float32")
@@ -118,6 +119,30 @@ def test_whatever_the_network_was_shown_is_shown_again(
     assert (found.differing_labels, found.largest_difference) == (0, 0.0)
     labels_of(image)[:, 32:64] = 1
     assert verify(image, one_worker, windows=6).differing_labels > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mask": "tissue", "smooth": 1.0}], ids=["plain", "refined"]
+)
+def test_probabilities_changed_in_one_pixel_are_found(
+    options: dict[str, Any], image: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    options = {**options, "probabilities": True}
+    cluster = ClusterOptions(one_worker)
+    ts.segment(image, make_model(), options=replace(OPTIONS, **options), cluster=cluster)
+    found = verify(image, one_worker, windows=12)
+    assert found.passed
+    assert (found.differing_labels, found.differing_probabilities) == (0, 0)
+    path = image / "labels" / "model" / "probabilities" / "0"
+    stored = zarr.open_array(path, mode="r+")
+    stored[1, 2] ^= 1
+    found = verify(image, one_worker, windows=12)
+    changed = sum(check.height * check.width for check in found.differing_windows)
+    assert (found.differing_labels, found.differing_probabilities) == (0, changed)
+    assert {check.plane for check in found.differing_windows} == {1}
+    assert not found.passed
+    with pytest.raises(VerificationError, match="0 of .* labels .probabilities: .* are not those"):
+        refuse_unequal(found, image)
 
 
 def test_a_halo_that_is_too_small_is_found(

@@ -8,18 +8,21 @@ import numpy as np
 import numpy.typing as npt
 from distributed import get_worker
 
-from tilesegment.execution.worker import ModelPlugin, told_by_worker
+from tilesegment.execution.worker import ModelPlugin, told_by_worker, without
 from tilesegment.geometry import round_up
 from tilesegment.mask import Mask
 from tilesegment.model.predictor import Predictor
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
+from tilesegment.storage.probabilities import Probabilities
 from tilesegment.tiling import Window
 
 REDUCED_BOUND = 0.001
 """Share of labels that may differ where bits may: in reduced precision, or on workers of another
 kind than those that made the labels."""
+REDUCED_STEPS = 8
+"""Steps of 1/255 by which a stored probability may differ there, without being counted."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class WindowCheck:
     differing_labels: int
     largest_difference: float
     """Between the logits of the window as one input, and of the run's own tiles."""
+    differing_probabilities: int = 0
+    """Pixels at which that of a class differs."""
+
+    @property
+    def differing(self) -> int:
+        return self.differing_labels + self.differing_probabilities
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,15 @@ class Verification:
     """That were compared."""
     differing_labels: int
     allowed_labels: int
-    """That may differ: 0 in float32 on workers like those that made the labels."""
+    """That may differ: 0 in float32 on workers like those that made the labels. So many pixels may
+    differ in their probabilities, too."""
     largest_difference: float
     """Between logits."""
     differing_windows: tuple[WindowCheck, ...]
     damaged: tuple[str, ...] = ()
     """Stored objects that are missing or damaged."""
+    differing_probabilities: int = 0
+    """Pixels at which that of a class differs, where probabilities are stored."""
 
     @classmethod
     def of(cls, checks: Sequence[WindowCheck], is_exact: bool) -> "Verification":
@@ -63,12 +75,14 @@ class Verification:
             differing_labels=sum(check.differing_labels for check in checks),
             allowed_labels=0 if is_exact else int(REDUCED_BOUND * pixels),
             largest_difference=max((check.largest_difference for check in checks), default=0.0),
-            differing_windows=tuple(check for check in checks if check.differing_labels),
+            differing_windows=tuple(check for check in checks if check.differing),
+            differing_probabilities=sum(check.differing_probabilities for check in checks),
         )
 
     @property
     def passed(self) -> bool:
-        return self.differing_labels <= self.allowed_labels and not self.damaged
+        most = max(self.differing_labels, self.differing_probabilities)
+        return most <= self.allowed_labels and not self.damaged
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,8 @@ class WindowChecker:
     pixels: MirroredPixels
     volume: LabelVolume
     mask: Mask | None
+    steps: int = 0
+    """Of 1/255, by which a stored probability may differ without being counted."""
 
     def check(self, plane: int, window: Window, plugin: str) -> WindowCheck:
         """Compare one window, whose origin is a multiple of the alignment.
@@ -102,16 +118,30 @@ class WindowChecker:
         stored = self.volume.read(self.plan.source.level, plane, inside)
         wide = self._wide(window)
         shown = self._shown(plane, wide)
-        labels = self._part(model.predict(shown).labels, wide, inside)
+        prediction = model.predict(shown)
+        labels = self._part(prediction.labels, wide, inside)
+        probabilities = prediction.probabilities
+        if probabilities is not None:
+            probabilities = self._part(probabilities, wide, inside)
         if self.mask is not None:
             wanted = self.mask.read(plane, inside)
             labels = np.where(wanted, labels, model.background)
+            probabilities = without(probabilities, wanted)
         logits = self._part(model.predictor.logits(shown), wide, inside)
         return WindowCheck(
             plane, inside.y, inside.x, inside.height, inside.width,
             differing_labels=int((labels != stored).sum()),
             largest_difference=self._largest_difference(model.predictor, logits, plane, inside),
+            differing_probabilities=self._differing(probabilities, plane, inside),
         )  # fmt: skip
+
+    def _differing(self, probabilities: Probabilities | None, plane: int, inside: Window) -> int:
+        """Pixels at which a probability, (classes, y, x), is not the stored one."""
+        if probabilities is None:
+            return 0
+        stored = self.volume.read_probabilities(self.plan.source.level, plane, inside)
+        differences = np.abs(probabilities.astype(np.int16) - stored).max(axis=0)
+        return int((differences > self.steps).sum())
 
     def _wide(self, window: Window) -> Window:
         """The window with a second halo, rounded up so that it stays on the network's grid."""

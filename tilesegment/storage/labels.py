@@ -191,9 +191,19 @@ class LabelVolume:
         Raises:
             OutputError: if a chunk is lost or damaged.
         """
-        array = self.arrays[level]
+        selection = (*_plane_index(self.arrays[level], plane), *window.slices)
+        return self._read(self.arrays[level], selection, level, plane, window)
+
+    def read_probabilities(self, level: int, plane: int, window: Window) -> Probabilities:
+        """Those of all classes: (classes, window.height, window.width); raises as `read`."""
+        selection = self._with_classes((*_plane_index(self.arrays[level], plane), *window.slices))
+        return self._read(self.probabilities[level], selection, level, plane, window)
+
+    def _read(
+        self, array: zarr.Array, selection: Any, level: int, plane: int, window: Window
+    ) -> npt.NDArray[Any]:
         try:
-            return np.asarray(array[(*_plane_index(array, plane), *window.slices)])
+            return np.asarray(array[selection])
         except (ValueError, RuntimeError, OSError, LostObjectError) as error:
             fault = "has lost a" if isinstance(error, LostObjectError) else "has a damaged"
             raise OutputError(

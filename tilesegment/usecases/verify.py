@@ -51,7 +51,7 @@ def verify(
     cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     report: Callable[[Progress], None] | None = None,
 ) -> "Verification":
-    """Compute random windows of a label image again, and compare.
+    """Compute random windows of a label image again, and compare; its probabilities, too.
 
     The windows lie across tile borders, tile corners and the image's rim. Each is computed as one
     input, from a wider context than a tile has and from another origin on the network's grid, in
@@ -174,13 +174,15 @@ def verify_labels(
         QuarantineError: some tiles are background for want of better.
     """
     from tilesegment.execution.engine import check_windows
-    from tilesegment.execution.verification import Verification, WindowChecker
+    from tilesegment.execution.verification import REDUCED_STEPS, Verification, WindowChecker
 
     made = published_provenance(job.directory) or {}
     _refuse_quarantined(job, made["summary"]["quarantined"])
     job = _as_stored(job, made["plan"])
     plan, mask = job.plan, job.mask
-    checker = WindowChecker(plan, job.image.pixels(plan.source.level), job.volume, mask)
+    is_exact = made["workers"] == asdict(workers) and workers.precision == "float32"
+    pixels = job.image.pixels(plan.source.level)
+    checker = WindowChecker(plan, pixels, job.volume, mask, 0 if is_exact else REDUCED_STEPS)
     chosen = draw_windows(
         plan.grid,
         plan.network.geometry.alignment,
@@ -192,10 +194,9 @@ def verify_labels(
     report_progress(run, "windows", 0, windows, 0)
     for check in check_windows(run.client, checker, chosen, run.name, run.plugin):
         checks.append(check)
-        pixels = sum(each.height * each.width for each in checks)
-        report_progress(run, "windows", len(checks), windows, pixels)
-    are_alike = made["workers"] == asdict(workers)
-    return Verification.of(checks, is_exact=are_alike and workers.precision == "float32")
+        compared = sum(each.height * each.width for each in checks)
+        report_progress(run, "windows", len(checks), windows, compared)
+    return Verification.of(checks, is_exact=is_exact)
 
 
 def refuse_fixed_input(model: Model) -> None:
@@ -224,12 +225,13 @@ def refuse_unequal(found: "Verification", directory: str | Location) -> None:
         )
     if found.passed:
         return
-    worst = max(found.differing_windows, key=lambda check: check.differing_labels)
+    worst = max(found.differing_windows, key=lambda check: check.differing)
+    probable = f" (probabilities: {found.differing_probabilities:,})"
     raise VerificationError(
-        f"{directory}: {found.differing_labels:,} of {found.pixels:,} labels are not those that "
-        f"the model gives ({found.allowed_labels:,} may differ), most of them near row {worst.y}, "
-        f"column {worst.x} of plane {worst.plane}; look at them there, and compute them anew with "
-        "--overwrite"
+        f"{directory}: {found.differing_labels:,} of {found.pixels:,} labels"
+        f"{probable if found.differing_probabilities else ''} are not those that the model gives "
+        f"({found.allowed_labels:,} may differ), most of them near row {worst.y}, column {worst.x} "
+        f"of plane {worst.plane}; look at them there, and compute them anew with --overwrite"
     )
 
 
