@@ -1,7 +1,6 @@
 """``tilesegment import``."""
 
 import json
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,9 +87,6 @@ def import_(
     from tilesegment.storage.importing.source import Window
     from tilesegment_cli.progress import pixel_bar
 
-    # They log what is odd in a file besides raising; the error alone is the one clear line.
-    for library in ("tifffile", "rasterio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     with pixel_bar(f"Importing {source.name}") as progress:
         summary = import_image(
             source,
