@@ -43,11 +43,13 @@ def tell_finished(outcome: "ImageOutcome", number: int, total: int) -> None:
 
 def as_json(outcomes: Sequence["ImageOutcome"], total: int) -> dict[str, Any]:
     """One object: counts, the exit code, and for each image its summary or its error."""
+    finished = sum(outcome.has_labels for outcome in outcomes)
+    whole = "done" if finished == total else "partition done"
     return {
-        "status": "done" if len(outcomes) == total and not exit_code(outcomes) else "incomplete",
+        "status": whole if len(outcomes) == total and not exit_code(outcomes) else "incomplete",
         "exit_code": exit_code(outcomes),
         "total": total,
-        "finished": sum(outcome.error is None for outcome in outcomes),
+        "finished": finished,
         "images": [_image_json(outcome) for outcome in outcomes],
     }
 
@@ -79,8 +81,7 @@ def print_table(outcomes: Sequence["ImageOutcome"], total: int) -> None:
         for line in lines:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             click.echo("  ".join(cells).rstrip())
-    finished = sum(outcome.error is None for outcome in outcomes)
-    click.echo(f"{finished} of {total} images have labels")
+    click.echo(f"{sum(each.has_labels for each in outcomes)} of {total} images have labels")
 
 
 def _row(outcome: "ImageOutcome") -> tuple[str, ...]:

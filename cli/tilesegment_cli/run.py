@@ -88,8 +88,8 @@ Examples:
     default=WHOLE,
     metavar="I/N",
     callback=partition_option,
-    help="Do the I-th of N parts, beside other runs that do the others (a job array); the last "
-    "one to finish publishes the labels.",
+    help="Do the I-th of N parts of each image, beside other runs that do the others (a job "
+    "array); the last one to finish publishes the labels.",
 )
 @click.option(
     "--commit",
@@ -192,9 +192,11 @@ def run(
         "keep_ledger": keep_ledger,
         "verify": verify,
         "profile": profile,
+        "commit": commit,
     }
-    if repair and (any(wishes.values()) or commit or partition != WHOLE):
+    if repair and (any(wishes.values()) or partition != WHOLE):
         raise OptionError("--repair mends finished labels; leave out the other options of a run")
+    wishes["partition"] = partition
     if not image and listed is None:
         refuse_no_image(context)
     images = find_images(image, listed)
@@ -205,11 +207,8 @@ def run(
             raise OptionError("--report tells of whole labels; add it to the run that commits them")
         make_report_folder(report_folder)
     if len(images) != 1 or len(image) != 1 or is_pattern(image[0]):
-        if output is not None or repair or commit or partition != WHOLE or performance_report:
-            raise OptionError(
-                "--output, --repair, --partition, --commit and --performance-report are for one "
-                "image"
-            )
+        if output is not None or repair or performance_report:
+            raise OptionError("--output, --repair and --performance-report are for one image")
         _run_many(images, as_json, report_folder, **what, **wishes)
         return
     with stopped_by_signals(), show_run() as report:
@@ -221,8 +220,6 @@ def run(
                 **what,
                 **wishes,
                 output=output,
-                partition=partition,
-                commit=commit,
                 performance_report=performance_report,
                 report=report,
             )
@@ -284,7 +281,7 @@ def _text(summary: "RunSummary") -> str:
         f"Tiles:   {summary.tiles}{_not_computed(summary)}\n"
         f"Time:    {human_seconds(summary.seconds)}, "
         f"{summary.megapixels_per_second:.2f} Mpx/s\n"
-        f"{_workers(summary)}"
+        f"{_workers(summary)}{_gpus(summary)}"
         f"Classes: {shares}{_verified(summary)}"
     )
 
@@ -301,6 +298,21 @@ def _workers(summary: "RunSummary") -> str:
         f"Workers: {len(workers)}, {min(rates):.2f} to {max(rates):.2f} Mpx/s each, idle "
         f"{min(idle):.0%} to {max(idle):.0%} of the time; {retries} retries; "
         f"{human_bytes(told['moved_bytes'])} sent by workers\n"
+    )
+
+
+def _gpus(summary: "RunSummary") -> str:
+    """A line about GPUs, where dask has measured any."""
+    told = [
+        worker for worker in (summary.cluster or {}).get("workers", ()) if "gpu_share" in worker
+    ]
+    if not told:
+        return ""
+    shares = [worker["gpu_share"] for worker in told]
+    memory = max(worker["gpu_memory_bytes"] for worker in told)
+    return (
+        f"GPUs:    {len(told)}, busy {min(shares):.0%} to {max(shares):.0%} of the time, "
+        f"at most {human_bytes(memory)} in use\n"
     )
 
 

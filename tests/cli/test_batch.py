@@ -51,11 +51,13 @@ def test_a_quoted_pattern_is_one_batch(slides: Path, make_model: MakeModel) -> N
 def test_a_list_names_images_and_patterns(slides: Path, make_model: MakeModel) -> None:
     listed = slides / "list.txt"
     listed.write_text(f"# mine\n\n{slides}/1.zarr\n{slides}/[13].zarr\n")
-    model = make_model()
-    result = tilesegment("run", "--from", listed, "--model", model, "--tile", 32, "--json")
-    assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert [Path(image["image"]).name for image in told["images"]] == ["1.zarr", "3.zarr"]
+    words = ["run", "--from", listed, "--model", make_model(), "--tile", 32, "--json"]
+    for part, status, finished in (("1/2", "partition done", 0), ("2/2", "done", 2)):
+        result = tilesegment(*words, "--partition", part)
+        assert result.returncode == 0, result.stderr
+        told = json.loads(result.stdout)
+        assert [Path(image["image"]).name for image in told["images"]] == ["1.zarr", "3.zarr"]
+        assert (told["status"], told["finished"]) == (status, finished)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ def hangs_always(place: Place) -> None:
         time.sleep(10_000)
 
 
+def waits(place: Place) -> None:
+    """Until the test makes a file of this name."""
+    while place.marked and not (place.folder / "go").exists():
+        time.sleep(0.05)
+
+
 def lost_gpu_once(place: Place) -> None:
     if place.marked and place.first("once"):
         import torch
@@ -103,6 +109,10 @@ def broken_worker(place: Place) -> None:
 
 def calm(place: Place) -> None:
     pass
+
+
+def slow(place: Place) -> None:
+    time.sleep(5)
 
 
 class Plant(WorkerPlugin):  # type: ignore[misc]
@@ -158,5 +168,6 @@ class planted:  # noqa: N801 - used as a context manager
 
     def executions(self) -> Counter[bool]:
         """How often the marked tile was given to the network, and all others together."""
-        lines = (self.plant.folder / "executions").read_text().splitlines()
+        file = self.plant.folder / "executions"
+        lines = file.read_text().splitlines() if file.exists() else []
         return Counter(line.startswith("True") for line in lines)

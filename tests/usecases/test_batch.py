@@ -10,8 +10,9 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 from tests.usecases.test_segment import OPTIONS, chunks
 from tilesegment.config import ClusterOptions
-from tilesegment.errors import InputError, OutputConflictError
+from tilesegment.errors import InputError, OptionError, OutputConflictError
 from tilesegment.execution.worker import WorkerModel
+from tilesegment.partition import Partition
 from tilesegment.usecases.batch import ImageOutcome
 from tilesegment.usecases.workers import Progress
 
@@ -46,6 +47,31 @@ def test_one_bad_image_of_ten_is_named_and_alone_tried_again(
     again = ts.segment_many(images, model, options=OPTIONS, cluster=cluster)
     computed = [outcome.summary and outcome.summary.computed for outcome in again]
     assert computed == [0, 0, 0, 4, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_partition_of_several_images_is_that_part_of_each(
+    images: list[Path], make_model: MakeModel, one_worker: str
+) -> None:
+    several = [images[0], images[3], images[1]]
+    what = {"options": OPTIONS, "cluster": ClusterOptions(one_worker)}
+
+    def part(number: int) -> list[tuple[str, int] | None]:
+        outcomes = ts.segment_many(several, make_model(), partition=Partition(number, 2), **what)
+        assert [outcome.has_labels for outcome in outcomes] == [number == 2, False, number == 2]
+        return [each.summary and (each.summary.status, each.summary.computed) for each in outcomes]
+
+    assert part(1) == [("partition done", 2), None, ("partition done", 2)]
+    assert part(2) == [("done", 2), None, ("done", 2)]
+    for image in (images[0], images[1]):
+        ts.segment(image, make_model(), labels="single", **what)
+        assert chunks(image / "labels" / "model") == chunks(image / "labels" / "single")
+
+
+def test_what_a_partition_cannot_decide_is_refused_before_any_image(
+    images: list[Path], make_model: MakeModel
+) -> None:
+    with pytest.raises(OptionError, match="--partition 1/2 cannot replace"):
+        ts.segment_many(images, make_model(), partition=Partition(1, 2), overwrite=True)
 
 
 def test_a_batch_gives_what_single_runs_give(

@@ -1,6 +1,9 @@
 """Faults made on purpose while a run goes on: what it does, and how often each tile is computed."""
 
 import re
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 import tilesegment as ts
+from tests.cli.test_commands import PROGRAM
 from tests.pictures import random_pixels, write_image
 from tests.usecases.faults import (
     LOST_KEY,
@@ -24,6 +28,7 @@ from tests.usecases.faults import (
     planted,
     unforeseen,
     unforeseen_once,
+    waits,
 )
 from tests.usecases.test_segment import MakeModel, chunks
 from tilesegment import retry
@@ -31,6 +36,7 @@ from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import QuarantineError, UnexpectedError
 from tilesegment.execution.cluster import open_cluster
 from tilesegment.geometry import YX
+from tilesegment.storage.ledger import read_records
 from tilesegment.tiling import TileGrid
 
 OPTIONS = RunOptions(tile=32, precision="float32")
@@ -120,6 +126,43 @@ def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
     assert ts.open_image(image).label_names() == ["calm"]
     summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
     assert (summary.computed, summary.skipped) == (1, 19)
+    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+
+
+def test_a_second_interrupt_does_not_wait_and_the_next_run_goes_on(
+    image: Path, make_model: MakeModel, two_workers: str, folder: Path
+) -> None:
+    model, cluster = make_model(), ClusterOptions(two_workers)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
+    words = [PROGRAM, "run", image, "--model", model, "--cluster", two_workers, "--tile", "32"]
+    records = image / "labels" / "model" / ".tilesegment" / "tiles-0001.jsonl"
+    with planted(two_workers, waits, folder) as plant:
+        run = subprocess.Popen(
+            [*map(str, words), "--precision", "float32"], stderr=subprocess.PIPE, text=True
+        )
+        while run.poll() is None and not (
+            records.exists() and records.stat().st_size and plant.executions()[True]
+        ):
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(3)
+        run.send_signal(signal.SIGINT)
+        interrupted = time.monotonic()
+        assert run.stderr is not None
+        told = next(line for line in run.stderr if "finished tiles are kept" in line)
+        # The first waits for 20 s; a busy machine takes seconds to end the process itself.
+        assert time.monotonic() - interrupted < 10
+        (folder / "go").touch()
+        _, rest = run.communicate(timeout=60)
+    assert (run.returncode, rest) == (4, "")
+    assert told == (
+        "Error: stopped; run the same command again to go on: finished tiles are kept\n"
+    )
+    done = len({record.number for record in read_records(records)})
+    assert 0 < done < 20
+    summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    assert (summary.status, summary.skipped, summary.computed) == ("done", done, 20 - done)
     assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
 
 

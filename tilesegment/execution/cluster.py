@@ -259,7 +259,11 @@ def _local_arguments(options: ClusterOptions) -> dict[str, Any]:
 
 @contextmanager
 def _embedded(options: ClusterOptions) -> Iterator[Client]:
-    before_start = {"distributed.nanny.pre-spawn-environ": ENVIRONMENT}
+    before_start = {
+        # GPUs that this machine may have are not asked for.
+        "distributed.nanny.pre-spawn-environ": {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+        "distributed.diagnostics.nvml": False,
+    }
     with (
         dask.config.set(before_start),
         LocalCluster(

@@ -7,6 +7,7 @@ that has ended, in whatever way, is submitted again while the run lasts.
 
 import asyncio
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -31,7 +32,11 @@ _WALLTIME = re.compile(
 )
 _LONGEST_MARGIN_SECONDS = 300
 _MARGIN_SHARE = 0.15
-"""Of the walltime: the last workers leave this long before its end, the first as much earlier."""
+"""Of the walltime: the last workers leave this long before its end, the first twice as long
+before the last."""
+_SHORTEST_MARGIN_SECONDS = 45
+"""A worker counts its time from when Python has started, and takes seconds to leave."""
+_SHORTEST_WALLTIME_SECONDS = 120
 _LOOK_SECONDS = 2
 """Between looks at the jobs."""
 _AWAY_SECONDS = 20
@@ -68,13 +73,22 @@ def worker_environment(options: SlurmOptions, settings: Mapping[str, Any]) -> di
     Args:
         options: of the job.
         settings: dask's.
+
+    Raises:
+        OptionError: if the walltime is none, or too short.
     """
     walltime = walltime_seconds(options.walltime)
-    margin = min(_LONGEST_MARGIN_SECONDS, int(_MARGIN_SHARE * walltime))
+    if walltime < _SHORTEST_WALLTIME_SECONDS:
+        raise OptionError(
+            f"walltime {options.walltime} is shorter than two minutes, which a worker needs to "
+            "start, to load the model and to leave; write 1:00:00 for an hour"
+        )
+    stagger = min(_LONGEST_MARGIN_SECONDS, int(_MARGIN_SHARE * walltime))
+    margin = max(_SHORTEST_MARGIN_SECONDS, stagger)
     configured = {
         **settings,
-        "distributed.worker.lifetime.duration": f"{walltime - 2 * margin}s",
-        "distributed.worker.lifetime.stagger": f"{margin}s",
+        "distributed.worker.lifetime.duration": f"{walltime - margin - stagger}s",
+        "distributed.worker.lifetime.stagger": f"{stagger}s",
     }
     # What was not asked of Slurm is not used, also where Slurm does not hide it.
     own = {} if options.gpus else {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
@@ -151,9 +165,14 @@ def open_slurm(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ClusterError(f"{folder} cannot be made for logs and certificates: {error}") from error
-    with (
+    own = {
         # It is on this node only, whatever address the workers find the scheduler at.
-        dask.config.set({"distributed.dashboard.link": "http://127.0.0.1:{port}/status"}),
+        "distributed.dashboard.link": "http://127.0.0.1:{port}/status",
+        # dask would cancel the job that was submitted in place of that of a lost worker.
+        "distributed.deploy.lost-worker-timeout": "1000 days",
+    }
+    with (
+        dask.config.set(own),
         SLURMCluster(
             **arguments,
             protocol="tls://",
@@ -206,12 +225,12 @@ def _wait_for_first(client: Client, keeper: "_Keeper", seconds: float) -> None:
         waited = time.monotonic() - started
         if waited > seconds:
             raise ClusterError(
-                f"no job of Slurm has started within {seconds:.0f} s; look at `squeue --me`, or "
-                "wait longer with --wait"
+                f"no job of Slurm has started within {seconds:.0f} s; look at `squeue -u $USER`, "
+                "or wait longer with --wait"
             )
         if waited > _SPEAK_SECONDS and not spoken:
             spoken = True
-            _logger.warning("no worker yet: the jobs wait in Slurm's queue (`squeue --me`)")
+            _logger.warning("no worker yet: the jobs wait in Slurm's queue (`squeue -u $USER`)")
         time.sleep(0.2)
 
 
@@ -279,7 +298,7 @@ class _Keeper:
 async def _queued() -> set[str] | None:
     """Numbers of the user's jobs that wait or run; None if Slurm does not answer now."""
     process = await asyncio.create_subprocess_exec(
-        "squeue", "--me", "--noheader", "--format=%A",
+        "squeue", f"--user={os.getuid()}", "--noheader", "--format=%A",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     told, _ = await process.communicate()

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from distributed import Client, Scheduler
 
+from tilesegment.accounting import Accounts
 from tilesegment.errors import IncompleteError, UnexpectedError
 from tilesegment.execution.worker import WorkerFault
 from tilesegment.retry import Patience, TileLimit
@@ -27,6 +28,8 @@ _ANSWER_SECONDS = 10.0
 
 _Place = tuple[Hashable, str]
 """Key of a task, and address of the worker that executes it."""
+_Gpu = tuple[int | None, int | None]
+"""Per cent of its time in use, and bytes in use; None where there is none to be seen."""
 
 
 class WorkerWatch:
@@ -37,10 +40,19 @@ class WorkerWatch:
         run: name of the run, which the keys of its tasks hold.
         wait_seconds: how long to wait without any worker.
         limit: of the time that a tile takes.
+        accounts: of the workers, which are told of their GPUs.
     """
 
-    def __init__(self, client: Client, run: str, wait_seconds: float, limit: TileLimit) -> None:
+    def __init__(
+        self,
+        client: Client,
+        run: str,
+        wait_seconds: float,
+        limit: TileLimit,
+        accounts: Accounts,
+    ) -> None:
         self._client = client
+        self._accounts = accounts
         self._run = run
         self.limit = limit
         self._patience = Patience(wait_seconds)
@@ -50,7 +62,7 @@ class WorkerWatch:
         """Workers at the last look."""
 
     def look(self) -> None:
-        """Count the workers and end those that hang, at most once a second.
+        """Count the workers, look at their GPUs and end those that hang, at most once a second.
 
         Raises:
             IncompleteError: if there was none for too long.
@@ -60,9 +72,12 @@ class WorkerWatch:
             return
         self._looked = now
         limit_seconds = self.limit.seconds
-        self.count, overdue = self._client.run_on_scheduler(
+        gpus, overdue = self._client.run_on_scheduler(
             _look, run=self._run, limit_seconds=limit_seconds
         )
+        self.count = len(gpus)
+        for address, (utilization, memory) in gpus.items():
+            self._accounts.note_gpu(address, utilization, memory)
         for place in self.limit.hung(overdue, now):
             self._client.run_on_scheduler(_give_up, place=place, limit_seconds=limit_seconds)
         alone = self._patience.alone(self.count, now)
@@ -79,8 +94,10 @@ class WorkerWatch:
         self._alone = alone is not None
 
 
-def _look(run: str, limit_seconds: float, dask_scheduler: Scheduler) -> tuple[int, list[_Place]]:
-    """The number of workers, and the tasks of the run that they execute for too long."""
+def _look(
+    run: str, limit_seconds: float, dask_scheduler: Scheduler
+) -> tuple[dict[str, _Gpu], list[_Place]]:
+    """The GPU of each worker, and the tasks of the run that workers execute for too long."""
     _wake(dask_scheduler)
     workers = dask_scheduler.workers.values()
     overdue = [
@@ -89,7 +106,14 @@ def _look(run: str, limit_seconds: float, dask_scheduler: Scheduler) -> tuple[in
         for task, seconds in worker.executing.items()
         if 0 < limit_seconds < seconds and task.processing_on is worker and run in str(task.key)
     ]
-    return len(workers), overdue
+    # The names are those of `distributed.system_monitor`; they are there where the driver is.
+    gpus = {
+        worker.address: (
+            worker.metrics.get("gpu_utilization"), worker.metrics.get("gpu_memory_used"),
+        )
+        for worker in workers
+    }  # fmt: skip
+    return gpus, overdue
 
 
 async def _give_up(place: _Place, limit_seconds: float, dask_scheduler: Scheduler) -> None:

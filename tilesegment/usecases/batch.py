@@ -10,6 +10,7 @@ from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import IncompleteError, InputError, TilesegmentError, UnexpectedError
 from tilesegment.model import zoo
 from tilesegment.model.opening import Model, open_model
+from tilesegment.partition import WHOLE, Partition
 from tilesegment.usecases.job import RunSummary
 from tilesegment.usecases.profile import profiled
 from tilesegment.usecases.segment import Wishes, prepare, segment_prepared
@@ -28,6 +29,11 @@ class ImageOutcome:
     image: str
     summary: RunSummary | None
     error: TilesegmentError | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the labels are published; after one of several partitions they may not be."""
+        return self.summary is not None and self.summary.status != "partition done"
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ def segment_many(
     keep_ledger: bool = False,
     verify: int = 0,
     profile: str | Path | None = None,
+    partition: Partition = WHOLE,
+    commit: bool = False,
     report: Callable[[str, Progress], None] | None = None,
     finished: Callable[[ImageOutcome], None] | None = None,
 ) -> tuple[ImageOutcome, ...]:
@@ -70,12 +78,14 @@ def segment_many(
         model, labels, options, cluster, foreign: as for `segment`, for every image.
         overwrite, take_over, allow_partial, keep_ledger, verify: as for `segment`.
         profile: as for `segment`, of all images together.
+        partition, commit: as for `segment`, of every image.
         report: called after each tile, with the image.
         finished: called after each image.
 
     Raises:
         InputError: there is no image to segment.
         ModelError: the model cannot be used.
+        OptionError: the options contradict each other.
         ClusterError: there are no workers.
     """
     from tilesegment.execution.cluster import open_cluster, resolve_kind
@@ -83,7 +93,10 @@ def segment_many(
     if not images:
         raise InputError("there is no image to segment; the list is empty")
     opened = open_model(model, foreign, blended=options.blend is not None)
-    wishes = Wishes(labels, None, overwrite, take_over, allow_partial, keep_ledger, verify)
+    wishes = Wishes(
+        labels, None, overwrite, take_over, allow_partial, keep_ledger, verify, partition, commit
+    )
+    wishes.refuse_contradiction()
     cluster = resolve_kind(cluster)
     outcomes: list[ImageOutcome] = []
     with (

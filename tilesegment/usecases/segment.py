@@ -235,9 +235,9 @@ def segment_prepared(
         if not wishes.verify:
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
-    limit = TileLimit(cluster.tile_seconds)
-    watch = WorkerWatch(client, run.name, cluster.wait_seconds, limit)
-    run = replace(run, watch=watch, accounts=Accounts())
+    accounts, limit = Accounts(), TileLimit(cluster.tile_seconds)
+    watch = WorkerWatch(client, run.name, cluster.wait_seconds, limit, accounts)
+    run = replace(run, watch=watch, accounts=accounts)
     sent = count_sent(client)
     if kept is not None:
         summary = _complete(job, kept, wishes.allow_partial)
