@@ -1,6 +1,7 @@
 """Images from strangers: one clear line, at once, and without memory."""
 
 import json
+import os
 import pickle
 import resource
 import time
@@ -104,6 +105,21 @@ def nested(path: Path) -> Path:
     return path
 
 
+def piped(path: Path, key: str) -> Path:
+    """Whoever opens a pipe waits for a writer, who never comes."""
+    small(path)
+    (path / key).unlink()
+    os.mkfifo(path / key)
+    return path
+
+
+def foldered(path: Path) -> Path:
+    small(path)
+    (path / "zarr.json").unlink()
+    (path / "zarr.json").mkdir()
+    return path
+
+
 def v2_codec(metadata: dict[str, Any]) -> None:
     metadata["compressor"] = {"id": "pickle"}
 
@@ -161,6 +177,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "17 MB of metadata": (bloated, "bytes of metadata; at most"),
     "truncated metadata": (truncated, "metadata is damaged"),
     "swapped metadata": (swapped, "does not fit the 3 axes"),
+    "pipe for metadata": (lambda p: piped(p, "zarr.json"), "metadata is a file"),
+    "pipe for metadata of an array": (lambda p: piped(p, "0/zarr.json"), "metadata is a file"),
+    "folder for metadata": (foldered, "metadata is a file"),
     "deeply nested metadata": (nested, "damaged"),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numcodecs
@@ -50,11 +51,13 @@ _ZSTD_UNKNOWN_FACTOR = 4
 
 
 def check_document(path: Location) -> None:
-    """Refuse metadata that is too large to be read.
+    """Refuse metadata that is too large to be read, or no file: a pipe would be read for ever.
 
     Raises:
         InputError: if it is.
     """
+    if isinstance(path, Path) and path.exists() and not path.is_file():
+        raise InputError(f"{path} is damaged: metadata is a file, and this is none")
     size = size_of(path) or 0
     if size > LARGEST_DOCUMENT_BYTES:
         raise InputError(

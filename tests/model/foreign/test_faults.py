@@ -1,5 +1,6 @@
-"""Ten things that can be wrong with a foreign network, each told in one line."""
+"""Things that can be wrong with a foreign network, each told in one line."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,11 @@ def missing_file(folder: Path) -> None:
     open_model(folder / "m.onnx")
 
 
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "m.onnx")
+    open_model(folder / "m.onnx")
+
+
 def wrong_hash(folder: Path) -> None:
     path = write_torchscript(nn.Identity(), folder / "m.pt")
     open_model(path, ForeignOptions(trust="sha256:0123"))
@@ -106,6 +112,7 @@ def needs_a_gpu(folder: Path) -> None:
 FAULTS: list[tuple[Callable[[Path], None], type[TilesegmentError], str]] = [
     (wrong_opset, ModelError, "onnxruntime cannot load .*m.onnx: .*[Oo]pset"),
     (missing_file, ModelError, "there is no model .*m.onnx"),
+    (pipe, ModelError, "there is no model .*m.onnx"),
     (wrong_hash, ModelError, "has the hash sha256:.*, --trust-model names sha256:0123"),
     (code_in_a_pickle, ModelError, "hold more than tensors, or are damaged, and were not loaded"),
     (wrong_channels, ModelError, r"takes 1 channel\(s\), slide.zarr has 3; .* copy .* in grey"),

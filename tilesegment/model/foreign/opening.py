@@ -60,7 +60,8 @@ def _open(model: str, kind: Kind, options: ForeignOptions) -> tuple[Opened, Fact
     if kind == "Python":
         return open_factory(model, options.weights, options.model_output), Facts()
     path = Path(model)
-    if not path.exists():
+    # A pipe would be read for ever.
+    if not (path.is_file() or path.is_dir()):
         raise ModelError(f"there is no model {path}")
     if kind == "bioimage.io":
         return open_bioimageio(find_description(path) if path.is_dir() else path, options)
