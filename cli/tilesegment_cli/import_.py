@@ -1,7 +1,6 @@
 """``tilesegment import``."""
 
 import json
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +21,12 @@ Examples:
   tilesegment import scan.tif scan.zarr --pixel-size 0.5
   tilesegment import scene.tif scene.zarr --fill-nodata 0
   tilesegment import sentinel.jp2 scene.zarr --bands 4,3,2 --region 0,5000,4000,4000
+  tilesegment import slide.svs s3://slides/case-7.zarr
   tilesegment import cells.ome.tif cells.zarr --overwrite --json
 """,
 )
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("image", type=click.Path(path_type=Path), metavar="IMAGE.zarr")
+@click.argument("image", metavar="IMAGE.zarr")
 @click.option(
     "--pixel-size",
     type=float,
@@ -66,7 +66,7 @@ Examples:
 @json_option
 def import_(
     source: Path,
-    image: Path,
+    image: str,
     pixel_size: float | None,
     fill_nodata: float | None,
     bands: tuple[int, ...] | None,
@@ -81,15 +81,12 @@ def import_(
     GeoTIFF or BigTIFF of any size, a JPEG 2000, PNG or JPEG. What it is, is told from its content.
     The CRS and affine of a GeoTIFF, or of a world file beside a picture, are kept. IMAGE.zarr gets
     a pyramid of levels; it appears once it is whole, and an import that is stopped leaves nothing
-    behind.
+    behind. It may be in an object store (s3://bucket/image.zarr).
     """
     from tilesegment.storage.importing import Part, import_image
     from tilesegment.storage.importing.source import Window
     from tilesegment_cli.progress import pixel_bar
 
-    # They log what is odd in a file besides raising; the error alone is the one clear line.
-    for library in ("tifffile", "rasterio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     with pixel_bar(f"Importing {source.name}") as progress:
         summary = import_image(
             source,

@@ -71,6 +71,9 @@ for command in (
 def main() -> None:
     """Entry point: errors become one line on stderr and the exit code of their kind."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    # They log what is odd in a file besides raising; the error alone is the one clear line.
+    for library in ("tifffile", "rasterio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     # Read when dask.distributed is imported, here and in the workers.
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
     try:

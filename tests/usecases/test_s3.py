@@ -353,3 +353,36 @@ def test_probabilities_and_the_report_of_labels_in_a_bucket(
     assert SECRET not in page
     with pytest.raises(OptionError, match="no folder on a disk"):
         ts.write_report(str(image), labels, str(image), "tilesegment run")
+
+
+def test_an_import_into_a_bucket_is_that_on_a_disk(bucket: RemotePath, tmp_path: Path) -> None:
+    slide = Path(__file__).parents[2] / "examples/data/CMU-1-Small-Region.svs"
+    there = bucket / "slide.zarr"
+    seen = []
+    onto_disk = ts.import_image(slide, tmp_path / "slide.zarr")
+    summary = ts.import_image(
+        slide, str(there), progress=lambda *_: seen.append((there / "zarr.json").exists())
+    )
+    assert not any(seen)
+    assert summary.bytes == onto_disk.bytes
+    stored = {str(item.path.relative_to(there)): item.path.read_bytes() for item in there.objects()}
+    assert stored == {
+        file.relative_to(tmp_path / "slide.zarr").as_posix(): file.read_bytes()
+        for file in (tmp_path / "slide.zarr").rglob("*")
+        if file.is_file()
+    }
+    with pytest.raises(OutputError, match="there are objects already"):
+        ts.import_image(slide, there, overwrite=True)
+
+
+def test_an_import_into_a_bucket_that_fails_leaves_nothing(bucket: RemotePath) -> None:
+    slide = Path(__file__).parents[2] / "examples/data/CMU-1-Small-Region.svs"
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ts.import_image(slide, bucket / "slide.zarr", progress=stop)
+    assert not list(bucket.objects())
+    with pytest.raises(StoreError, match="there is no bucket s3://absent"):
+        ts.import_image(slide, "s3://absent/slide.zarr")

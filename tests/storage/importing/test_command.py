@@ -1,6 +1,8 @@
 """``tilesegment import`` as it is typed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +54,19 @@ def test_parts_as_they_are_typed(picture: Path) -> None:
         result = CliRunner().invoke(import_, [*arguments, "--region", wrong])
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+@pytest.mark.parametrize("command", [["import", "cut.svs", "cut.zarr"], ["info", "cut.svs"]])
+def test_a_slide_that_is_cut_short_is_one_line(
+    slide: Path, tmp_path: Path, command: list[str]
+) -> None:
+    whole = slide.read_bytes()
+    (tmp_path / "cut.svs").write_bytes(whole[: len(whole) // 2])
+    code = "from tilesegment_cli.main import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: cut.svs: the TIFF is damaged or cut short")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.svs"]

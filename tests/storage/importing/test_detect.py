@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,22 @@ def test_what_is_no_image_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    text(tmp_path / "it.svs")
-    (tmp_path / "it.svs").chmod(0)
-    with pytest.raises(InputError, match="no permission to read it"):
-        open_source(tmp_path / "it.svs")
+def test_a_file_that_may_not_be_read() -> None:
+    # Not tmp_path, in which another user may not even look.
+    with TemporaryDirectory() as name:
+        path = Path(name) / "it.svs"
+        text(path)
+        path.chmod(0)
+        path.parent.chmod(0o755)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(InputError, match="no permission to read it"):
+                open_source(path)
+        finally:
+            if is_root:
+                os.seteuid(0)
 
 
 def test_a_refusal_of_the_system_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

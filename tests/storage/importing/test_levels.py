@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.storage import LocalStore, StorePath
 
 from tilesegment.geometry import YX
 from tilesegment.storage.importing import layout as layout_module
@@ -35,7 +36,8 @@ def test_blocks_may_come_in_any_order(
     layouts = [layout(TCZYX(2, 3, 1, *size), is_colour=is_colour, side=32) for size in SIZES]
     info = ImageInfo("noise", layouts[0].shape, pixels.dtype, None, ("a", "b", "c"), nodata=nodata)
     arrays = [
-        create_array(tmp_path / str(number), level, info) for number, level in enumerate(layouts)
+        create_array(StorePath(LocalStore(tmp_path), str(number)), level, info)
+        for number, level in enumerate(layouts)
     ]
     levels = LevelWriter(layouts, nodata, 0, partial(put, tmp_path))
     blocks: list[Block] = list(layouts[0].blocks())

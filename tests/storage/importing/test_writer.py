@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-import zarr.storage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ome_zarr_models.v05.image import Image
@@ -210,11 +209,11 @@ class TestNothingIsLeftBehind:
         assert [path.name for path in tmp_path.iterdir()] == ["damaged.svs"]
 
     def test_after_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def full(*_: Any, **__: Any) -> None:
+        def full(*_: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         tiff(tmp_path / "t.tif", 20, 30)
-        monkeypatch.setattr(zarr.storage.LocalStore, "set", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.raises(OutputError, match="No space left on device"):
             import_image(tmp_path / "t.tif", tmp_path / "t.zarr")
         assert [path.name for path in tmp_path.iterdir()] == ["t.tif"]

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,20 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import StorePath
+from zarr.storage import MemoryStore, StorePath
 
-from tilesegment.errors import InputError, OptionError, OutputError
+from tilesegment.errors import InputError, OptionError, OutputError, StoreError
 from tilesegment.geometry import YX
+from tilesegment.storage import buckets
 from tilesegment.storage.importing.detect import open_source
 from tilesegment.storage.importing.layout import Block, Layout, layout, shard_side
-from tilesegment.storage.importing.levels import LevelWriter
+from tilesegment.storage.importing.levels import LevelWriter, Put
 from tilesegment.storage.importing.metadata import ValueRange, image_attributes
 from tilesegment.storage.importing.part import Part, cut
 from tilesegment.storage.importing.pyramid import level_sizes
 from tilesegment.storage.importing.shards import zarr_compressor
 from tilesegment.storage.importing.source import ImageInfo, Pixels, PixelSize, Source
+from tilesegment.storage.remote import Location, NoAnswerError, RemotePath, locate
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class _Seen:
 class ImportSummary:
     """What an import has made."""
 
-    path: Path
+    path: Location
     """The image."""
     format: str
     """What the source was: "aperio slide", "OME-TIFF", "PNG"."""
@@ -89,7 +91,7 @@ class ImportSummary:
 
 def import_image(
     source: str | Path,
-    output: str | Path,
+    output: str | Location,
     *,
     pixel_size_um: float | None = None,
     fill_nodata: float | None = None,
@@ -104,7 +106,8 @@ def import_image(
     a GeoTIFF. The CRS and affine of a GeoTIFF are kept (`storage.geozarr`).
     `part` is what is imported of the source: by default all of it.
     An existing image is replaced, with its labels, if `overwrite` is given, and only once the
-    new one is whole. Memory is bounded whatever the size of the image.
+    new one is whole; in an object store none is replaced. Memory is bounded whatever the size
+    of the image.
 
     Raises InputError if the source cannot be read or holds nothing but nodata, OutputError if
     the output exists or cannot be written, OptionError for a pixel size that is none, a
@@ -112,7 +115,7 @@ def import_image(
     behind.
     """
     started = time.perf_counter()
-    source, output = Path(source), Path(output)
+    source, output = Path(source), locate(output)
     _check_pixel_size(pixel_size_um)
     _check_output(output, overwrite)
     with open_source(source) as whole:
@@ -121,8 +124,8 @@ def import_image(
         _check_fill(fill_nodata, info, source)
         pixel_size = _known_pixel_size(info, pixel_size_um, source)
         layouts = _layouts(info)
-        with _published(output) as folder:
-            _write_image(opened, folder, layouts, pixel_size, fill_nodata, source, progress)
+        with _published(output) as put:
+            _write_image(opened, put, layouts, pixel_size, fill_nodata, source, progress)
     return ImportSummary(
         path=output,
         format=info.format,
@@ -132,9 +135,15 @@ def import_image(
         levels=len(layouts),
         pixel_size_um=pixel_size,
         crs=info.georeferencing.crs if info.georeferencing else None,
-        bytes=sum(file.stat().st_size for file in output.rglob("*") if file.is_file()),
+        bytes=_bytes(output),
         seconds=time.perf_counter() - started,
     )
+
+
+def _bytes(output: Location) -> int:
+    if isinstance(output, RemotePath):
+        return sum(item.size for item in output.objects())
+    return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
 
 
 def _check_pixel_size(pixel_size_um: float | None) -> None:
@@ -159,8 +168,11 @@ def _is_stored_as(value: float, dtype: np.dtype[Any]) -> bool:
     return value == round(value) and 0 <= value <= np.iinfo(dtype).max
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def _check_output(output: Location, overwrite: bool) -> None:
     """Raises OutputError if the image cannot go there, before any work is done."""
+    if isinstance(output, RemotePath):
+        _check_is_free(output)
+        return
     if not output.parent.is_dir():
         raise OutputError(f"{output}: there is no folder {output.parent}; make it first")
     if not os.path.lexists(output):
@@ -172,6 +184,20 @@ def _check_output(output: Path, overwrite: bool) -> None:
     if not (output / "zarr.json").is_file() and not (output / ".zgroup").is_file():
         raise OutputError(
             f"{output}: exists and is no Zarr group, so it is not replaced; name another output"
+        )
+
+
+def _check_is_free(output: RemotePath) -> None:
+    if output.is_web:
+        raise OutputError(f"{output}: web servers are only read from; name an s3:// URL or a path")
+    try:
+        is_taken = output.is_dir()
+    except NoAnswerError as error:
+        raise OutputError(f"{output}: cannot be written: {error}; try again later") from error
+    if is_taken:
+        raise OutputError(
+            f"{output}: there are objects already, which no import replaces in an object store; "
+            "name another output, or delete them first"
         )
 
 
@@ -204,20 +230,52 @@ def _layouts(info: ImageInfo) -> list[Layout]:
 
 
 @contextmanager
-def _published(output: Path) -> Iterator[Path]:
-    """A new folder that becomes the output if all goes well, and is removed if not."""
-    folder = output.with_name(f"{output.name}.{uuid.uuid4().hex[:8]}.partial")
+def _published(output: Location) -> Iterator[Put]:
+    """What stores the objects of the output, none of which is left if something goes wrong."""
     try:
-        folder.mkdir()
-        yield folder
-        _replace(output, folder)
+        with _in_bucket(output) if isinstance(output, RemotePath) else _in_folder(output) as put:
+            yield put
     except OSError as error:
         raise OutputError(
             f"{output}: cannot be written: {error.strerror or error}; "
             "nothing was left there, so free the disk or choose another place and start again"
         ) from error
+
+
+@contextmanager
+def _in_folder(output: Path) -> Iterator[Put]:
+    """Into a new folder, that becomes the output if all goes well, and is removed if not."""
+    folder = output.with_name(f"{output.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        folder.mkdir()
+        yield partial(_put, folder)
+        _replace(output, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(folder: Path, key: str, content: bytes) -> None:
+    path = folder / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@contextmanager
+def _in_bucket(output: RemotePath) -> Iterator[Put]:
+    """To their keys; no image is there before its last object, the metadata of the root."""
+    made: list[RemotePath] = []
+
+    def put(key: str, content: bytes) -> None:
+        made.append(output / key)
+        buckets.put(output / key, content)
+
+    try:
+        yield put
+    except BaseException:
+        # A store that has failed may refuse this too; what it had to say first is told.
+        with suppress(OSError, StoreError):
+            buckets.delete(made)
+        raise
 
 
 def _replace(output: Path, folder: Path) -> None:
@@ -233,22 +291,26 @@ def _replace(output: Path, folder: Path) -> None:
 
 def _write_image(
     source: Source,
-    folder: Path,
+    put: Put,
     layouts: Sequence[Layout],
     pixel_size: PixelSize | None,
     fill_nodata: float | None,
     path: Path,
     progress: Progress | None,
 ) -> None:
-    """Fill a folder with all levels, then with the metadata that make it an image."""
+    """Store all levels, and then the metadata that make them an image."""
     nodata = source.info.nodata
     # What is filled holds something from then on.
     stored = source.info if fill_nodata is None else replace(source.info, nodata=None)
     counter = _Counter(sum(level.pixels for level in layouts), progress)
+    documents: dict[str, Any] = {}
+    memory = MemoryStore(documents)
+    group = zarr.create_group(memory)
     arrays = [
-        create_array(folder / str(number), level, stored) for number, level in enumerate(layouts)
+        create_array(StorePath(memory, str(number)), level, stored)
+        for number, level in enumerate(layouts)
     ]
-    levels = LevelWriter(layouts, stored.nodata, arrays[0].fill_value, partial(_put, folder))
+    levels = LevelWriter(layouts, stored.nodata, arrays[0].fill_value, put)
     seen: list[_Seen] = []
 
     def copy(block: Block) -> tuple[_Seen, int]:
@@ -268,10 +330,11 @@ def _write_image(
     _for_each(copy, _in_order(layouts[0], source.info), copied)
     values = ValueRange.over(each.values for each in seen)
     _check_seen(seen, path)
-    zarr.create_group(
-        folder,
-        attributes=image_attributes(arrays, layouts[0].axes, pixel_size, stored, values, path.stem),
+    group.update_attributes(
+        image_attributes(arrays, layouts[0].axes, pixel_size, stored, values, path.stem)
     )
+    for key in sorted(documents, key="zarr.json".__eq__):  # that of the root last
+        put(key, documents[key].to_bytes())
 
 
 def _is_nodata(pixels: Pixels, nodata: float | None) -> NDArray[np.bool_]:
@@ -299,12 +362,6 @@ def _check_seen(seen: Sequence[_Seen], path: Path) -> None:
         )
 
 
-def _put(folder: Path, key: str, content: bytes) -> None:
-    path = folder / key
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
 def _in_order(finest: Layout, info: ImageInfo) -> Iterable[Block]:
     """Blocks so that few of the coarser levels are begun at a time.
 
@@ -323,7 +380,7 @@ def _z_order(finest: Layout, block: Block) -> int:
 
 
 def create_array(
-    place: Path | StorePath, level: Layout, info: ImageInfo, *, compressed: bool = True
+    place: StorePath, level: Layout, info: ImageInfo, *, compressed: bool = True
 ) -> ZarrArray:
     """An array for a level, with nothing in it."""
     nodata = info.nodata if info.nodata is None or _is_value(info.nodata, info.dtype) else None
