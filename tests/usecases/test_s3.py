@@ -23,6 +23,7 @@ from tilesegment.errors import (
     QuarantineError,
     StoreError,
 )
+from tilesegment.partition import Partition
 from tilesegment.storage.buckets import delete, put
 from tilesegment.storage.remote import RemotePath, zarr_store
 from tilesegment.usecases.job import RunSummary
@@ -334,6 +335,39 @@ def test_who_takes_over_wins_and_the_first_driver_stops(
     with pytest.raises(OutputError, match="another run has finished or removed"):
         ts.segment(str(image), model, options=OPTIONS, cluster=cluster, report=take_over)
     assert taken[0].status == "done"
+    assert ts.verify(str(image), "model", windows=0, deep=True).passed
+
+
+def stored_chunks(labels: RemotePath) -> dict[str, bytes]:
+    """The objects of all levels, by their keys without the suffix of the run."""
+    found = {item.path.relative_to(labels).as_posix(): item.path for item in labels.objects()}
+    return {
+        f"{level.split('-')[0]}/{key}": path.read_bytes()
+        for name, path in found.items()
+        for level, _, key in [name.partition("/c/")]
+        if key
+    }
+
+
+def test_two_partitions_give_the_bytes_of_one_run_and_one_publishes(
+    image: RemotePath, make_model: MakeModel, s3_worker: str
+) -> None:
+    model, cluster = make_model(), ClusterOptions(s3_worker)
+    summaries: list[RunSummary] = []
+    for number in (2, 1):
+        assert ts.open_image(str(image)).label_names() == []
+        summaries.append(
+            ts.segment(
+                str(image), model, options=OPTIONS, cluster=cluster, partition=Partition(number, 2)
+            )
+        )
+    assert [summary.status for summary in summaries] == ["partition done", "done"]
+    assert sum(summary.computed for summary in summaries) == 12
+    ts.segment(str(image), model, labels="one", options=OPTIONS, cluster=cluster)
+    labels = image / "labels"
+    assert stored_chunks(labels / "model") == stored_chunks(labels / "one")
+    assert len(stored_chunks(labels / "one")) >= 12
+    assert not [item for item in labels.objects() if "/.tilesegment/tiles" in str(item.path)]
     assert ts.verify(str(image), "model", windows=0, deep=True).passed
 
 
