@@ -87,17 +87,20 @@ def train(pictures: Path, model: Path, steps: int, base_channels: int) -> Path:
         labels=ts.LabelRule("classes", names=tuple(CLASSES), ignore=UNKNOWN),
         validation=ts.Validation("tile?-005*"),
         network=ts.NetworkChoice(
-            base_channels=base_channels, depth=3, batch_norm=True, dropout=0.2
+            base_channels=base_channels, depth=4, batch_norm=True, dropout=0.2
         ),
         recipe=ts.Recipe(
             steps=steps,
-            tile=160,
+            tile=256,
             optimiser="adamw",
             learning_rate=0.002,
             schedule="cosine",
             assess_every=max(steps // 4, 1),
         ),
-        augmentation=ts.Augmentation(foreground=0, elastic=0),
+        # Each scene has light and haze of its own.
+        augmentation=ts.Augmentation(
+            foreground=0, elastic=0, brightness=0.2, contrast=0.6, gamma=0.5, colour=0.1
+        ),
         border=ts.BorderWeight(w0=0),
         sampling=ts.Sampling(class_balance=0.4),
         pixel_size_um=2 * PIXEL_M * 1e6,
@@ -113,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("result", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--base-channels", type=int, default=16)
     arguments = parser.parse_args()
     data, result = arguments.data, arguments.result
@@ -127,9 +130,13 @@ def main() -> None:
     # No import: the scene is read as it is, at the level whose pixels the model was trained at.
     summary = ts.segment(scene, model, labels="cover", overwrite=True)
     print(f"{summary.labels}: {summary.megapixels_per_second:.1f} Mpx/s")
-    parcels = ts.PolygonOptions(min_area=SMALLEST_PARCEL)
-    for out in ("cover.tif", "cover.png", "cover.gpkg"):
-        exported = ts.export_labels(scene, result / out, polygons=parcels, overwrite=True)
+    everything, parcels = ts.PolygonOptions(), ts.PolygonOptions(min_area=SMALLEST_PARCEL)
+    for out, polygons in (
+        ("cover.tif", everything),
+        ("cover.png", everything),
+        ("cover.gpkg", parcels),
+    ):
+        exported = ts.export_labels(scene, result / out, polygons=polygons, overwrite=True)
         print(exported.path)
 
     found = ts.evaluate(
