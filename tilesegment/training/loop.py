@@ -23,6 +23,7 @@ from torch import Tensor
 from tilesegment.errors import InputError, OptionError
 from tilesegment.geometry import round_up
 from tilesegment.model.file import Normalisation
+from tilesegment.model.predictor import Device, choose_precision
 from tilesegment.model.unet import UNet
 from tilesegment.training.assess import (
     Assessment,
@@ -74,7 +75,7 @@ class Recipe:
     """Share of the steps in which batch normalisation uses the statistics of the batch; in the
     rest it uses the running ones, as when segmenting. For small batches of unlike pictures."""
     precision: TrainingPrecision = "auto"
-    """"auto": bfloat16 on a GPU that has it, else float32."""
+    """"auto": bfloat16 on a device that computes it natively, else float32."""
     seed: int = 0
 
     @property
@@ -345,8 +346,9 @@ def _dropout_of_step(seed: int, step: int, device: torch.device) -> Iterator[Non
 @contextmanager
 def _precision(precision: TrainingPrecision, device: torch.device) -> Iterator[None]:
     """Mixed precision: convolutions in bfloat16, which needs no scaling of the loss."""
-    capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    enabled = precision == "bfloat16" or (precision == "auto" and capable)
+    kind: Device = "cuda" if device.type == "cuda" else "cpu"
+    native = choose_precision("auto", kind) == "bfloat16"
+    enabled = precision == "bfloat16" or (precision == "auto" and native)
     with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
         yield
 
