@@ -25,17 +25,18 @@ from tilesegment.metrics.overlaps import count_overlaps
 from tilesegment.model import zoo
 from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
+from tilesegment.model.quantise import can_quantise
 from tilesegment.model.tiles import segment_picture
 
 Mask = npt.NDArray[np.bool_]
 Segment = Callable[[npt.NDArray[np.uint8]], Mask]
 
 
-def ours() -> Segment:
+def ours(precision: str) -> Segment:
     """The bundled model, as `tilesegment run` applies it."""
     path = zoo.find("nuclei")
     dtype = np.dtype(np.uint8)
-    predictor = Predictor(path.read_bytes(), read_description(path), dtype, "float32", "cpu")
+    predictor = Predictor(path.read_bytes(), read_description(path), dtype, precision, "cpu")
     return lambda picture: segment_picture(predictor, np.moveaxis(picture, -1, 0)) > 0
 
 
@@ -67,7 +68,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     data = parser.parse_args().data
     networks = {
-        "nuclei": ours(),
+        "nuclei": ours("float32"),
+        **({"nuclei_int8": ours("int8")} if can_quantise() else {}),
         "third_party": third_party(data / "models" / "unet2d_nuclei_broad"),
     }
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))

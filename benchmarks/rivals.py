@@ -45,7 +45,8 @@ from tilesegment.config import ClusterOptions, Precision, RunOptions
 from tilesegment.execution.cluster import inference_threads
 from tilesegment.geometry import round_up
 from tilesegment.model.file import load_model, read_description
-from tilesegment.model.predictor import Predictor
+from tilesegment.model.predictor import Predictor, choose_precision
+from tilesegment.model.quantise import can_quantise
 
 Labels = npt.NDArray[np.integer[Any]]
 Outcome = tuple[float, Labels]
@@ -56,6 +57,7 @@ WINDOW = 512
 HALO = 96
 """What a user takes for this network: the receptive field, and a multiple of 16."""
 PATCHES = 200
+OWN = "tilesegment, "
 UNKNOWN = 255
 
 
@@ -103,6 +105,8 @@ def prepare(folder: Path, side: int) -> Bench:
     logits = unet(torch.from_numpy(picture[:, :1024, :1024] / np.float32(255))[None])[0]
     unet.head.bias[1] -= (logits[1] - logits[0]).median()
     ts.save_model(unet, bench.model)
+    if can_quantise():
+        ts.calibrate(bench.model, [bench.image], bench.model, overwrite=True)
     halo, alignment = unet.geometry.halo, unet.geometry.alignment
     missing = round_up(side, alignment) - side
     rims = [(0, 0), (halo, halo + missing), (halo, halo + missing)]
@@ -112,7 +116,7 @@ def prepare(folder: Path, side: int) -> Bench:
     seconds = time.perf_counter() - started
     np.save(folder / "plain.npy", plain[halo : halo + side, halo : halo + side].astype(np.uint8))
     content, description = bench.model.read_bytes(), read_description(bench.model)
-    for precision in dict.fromkeys(("float32", best_precision())):
+    for precision in precisions():
         predictor = Predictor(content, description, picture.dtype, precision, "cpu")
         own = predictor.labels(whole)[:side, :side]
         np.save(folder / f"own-{precision}.npy", own.astype(np.uint8))
@@ -120,12 +124,10 @@ def prepare(folder: Path, side: int) -> Bench:
     return bench
 
 
-def best_precision() -> Precision:
-    """What `--precision auto` takes on this machine."""
-    from tilesegment.model.predictor import choose_precision
-
-    chosen: Any = choose_precision("auto", "cpu")
-    return chosen
+def precisions() -> list[Precision]:
+    """float32, what `--precision auto` takes on this machine, and int8 if the machine has it."""
+    best: Any = choose_precision("auto", "cpu")
+    return list(dict.fromkeys(("float32", best, *(("int8",) if can_quantise() else ()))))
 
 
 def tilesegment(bench: Bench, precision: Precision) -> Outcome:
@@ -271,8 +273,10 @@ def timed(segment: Callable[[], Any]) -> tuple[float, Any]:
 
 
 TOOLS: Mapping[str, Callable[[Bench], Outcome]] = {
-    "tilesegment, float32": lambda bench: tilesegment(bench, "float32"),
-    "tilesegment, best precision": lambda bench: tilesegment(bench, best_precision()),
+    **{
+        f"{OWN}{precision}": lambda bench, precision=precision: tilesegment(bench, precision)
+        for precision in precisions()
+    },
     "MONAI, overlap 0.25 constant (default)": monai,
     "MONAI, overlap 0.5 gaussian": lambda bench: monai(bench, overlap=0.5, mode="gaussian"),
     "MONAI, default, channels last": lambda bench: monai(bench, channels_last=True),
@@ -299,10 +303,13 @@ def run_child(folder: Path, tool: str) -> None:
         "pixels": int(asked.sum()),
         "memory_mib": _peak_mib(),
     }
-    if tool.startswith("tilesegment"):
-        precision = "float32" if tool.endswith("float32") else best_precision()
-        own = np.load(folder / f"own-{precision}.npy")
-        found |= {"differing": int((labels != own).sum()), "pixels": own.size}
+    if tool.startswith(OWN):
+        own = np.load(folder / f"own-{tool.removeprefix(OWN)}.npy")
+        found |= {
+            "differing": int((labels != own).sum()),
+            "pixels": own.size,
+            "share_unlike_float32": float((own != np.load(folder / "own-float32.npy")).mean()),
+        }
     print(json.dumps(found))
 
 
@@ -337,18 +344,24 @@ def measure(folder: Path, tool: str) -> dict[str, Any] | None:
     return None
 
 
-def table_row(tool: str, runs: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
-    ratios = [other["seconds"] / ours["seconds"] for other, ours in zip(runs, own, strict=True)]
-    return {
+def table_row(tool: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    found = runs[tool]
+    row = {
         "tool": tool,
-        "differing": runs[-1]["differing"],
-        "pixels": runs[-1]["pixels"],
-        "share": runs[-1]["differing"] / runs[-1]["pixels"],
-        "seconds": round(statistics.median(run["seconds"] for run in runs), 2),
-        "tilesegment_is_faster_by": round(statistics.median(ratios), 2),
-        "ratios": [round(ratio, 2) for ratio in ratios],
-        "memory_mib": max(run["memory_mib"] for run in runs),
+        "differing": found[-1]["differing"],
+        "pixels": found[-1]["pixels"],
+        "share": found[-1]["differing"] / found[-1]["pixels"],
+        "seconds": round(statistics.median(run["seconds"] for run in found), 2),
+        "memory_mib": max(run["memory_mib"] for run in found),
     }
+    if "share_unlike_float32" in found[-1]:
+        row["share_unlike_float32"] = found[-1]["share_unlike_float32"]
+    for precision in precisions():
+        pairs = zip(found, runs[OWN + precision], strict=True)
+        ratios = [other["seconds"] / ours["seconds"] for other, ours in pairs]
+        row[f"{precision}_is_faster_by"] = round(statistics.median(ratios), 2)
+        row[f"{precision}_ratios"] = [round(ratio, 2) for ratio in ratios]
+    return row
 
 
 def main() -> None:
@@ -381,11 +394,9 @@ def main() -> None:
                     runs[tool].append(found)
                     print(tool, found, flush=True)
         share = float((np.load(bench.folder / "plain.npy") == 1).mean())
-    own = runs["tilesegment, float32"]
-    rows = [table_row(tool, found, own) for tool, found in runs.items()]
+    rows = [table_row(tool, runs) for tool in runs]
     results = {
         "side": arguments.side,
-        "best_precision": best_precision(),
         "second_class": round(share, 3),
         "whole_image_in_one_pass_mpx_s": round(arguments.side**2 / 1e6 / whole["seconds"], 3),
         "rows": rows,

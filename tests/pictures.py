@@ -12,8 +12,9 @@ import torch
 import zarr
 
 from tilesegment.geometry import round_up
-from tilesegment.model.file import read_description
+from tilesegment.model.file import read_description, save_with_ranges
 from tilesegment.model.predictor import Predictor
+from tilesegment.model.probing.precision import find_ranges
 from tilesegment.model.unet import UNet
 from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
@@ -100,19 +101,29 @@ def balanced(network: UNet) -> UNet:
     return network
 
 
+def calibrated(model: Path) -> Path:
+    """The model file with the ranges of its feature maps on noise."""
+    content, description = model.read_bytes(), read_description(model)
+    side = description.geometry.input_size(4 * description.geometry.alignment)
+    noise = random_pixels((description.in_channels, side, side), "uint8")
+    ranges = find_ranges(content, description, [noise], noise.dtype)
+    return save_with_ranges(content, ranges, model)
+
+
 def load_predictor(
     model: Path,
     dtype: str,
     average: int = 1,
     probabilities: bool = False,
     refinement: Refinement | None = None,
+    precision: str = "float32",
 ) -> Predictor:
     description = read_description(model)
     return Predictor(
         model.read_bytes(),
         description,
         np.dtype(dtype),
-        "float32",
+        precision,
         "cpu",
         average=average,
         probabilities=probabilities,

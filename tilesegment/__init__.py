@@ -33,6 +33,7 @@ _HOMES = {
     "UNet": "tilesegment.model.unet",
     "Validation": "tilesegment.usecases.train",
     "WorkerRange": "tilesegment.config",
+    "calibrate": "tilesegment.usecases.calibrate",
     "check": "tilesegment.usecases.check",
     "clean": "tilesegment.usecases.clean",
     "evaluate": "tilesegment.usecases.evaluate",
@@ -76,6 +77,7 @@ __all__ = [
     "Validation",
     "WorkerRange",
     "__version__",
+    "calibrate",
     "check",
     "clean",
     "evaluate",
@@ -115,6 +117,7 @@ if TYPE_CHECKING:
     from tilesegment.training.loop import Recipe
     from tilesegment.training.weight_map import BorderWeight
     from tilesegment.usecases.batch import segment_many
+    from tilesegment.usecases.calibrate import calibrate
     from tilesegment.usecases.check import check
     from tilesegment.usecases.clean import clean
     from tilesegment.usecases.evaluate import EvaluateOptions, evaluate

@@ -5,7 +5,9 @@ from typing import Literal
 
 from tilesegment.errors import OptionError
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+EXACT_PRECISIONS = ("float32", "int8")
+"""In which a network gives the same bits for inputs of any size."""
 MOST_VIEWS = 8
 KINDS = ("cpu", "gpu", "auto", "slurm", "kubernetes")
 """Words that `--cluster` knows; a profile of such a name says what the word means here."""
@@ -23,7 +25,8 @@ class RunOptions:
     tile: int | None = None
     """Pixels per side of a tile at that level; None chooses one."""
     precision: Precision = "auto"
-    """Arithmetic of the network; auto takes the fastest that the device computes natively."""
+    """Arithmetic of the network; auto takes the fastest floating-point one that the device computes
+    natively. int8 needs a calibrated model."""
     pixel_size_um: float | None = None
     """Micrometres per pixel that the network is to see; None takes what it was trained at."""
     blend: BlendKind | None = None

@@ -8,6 +8,7 @@ import click
 
 from tilesegment import __version__
 from tilesegment.errors import TilesegmentError
+from tilesegment_cli.calibrate import calibrate
 from tilesegment_cli.check import check
 from tilesegment_cli.clean import clean
 from tilesegment_cli.evaluate import evaluate
@@ -63,6 +64,7 @@ for command in (
     check,
     models,
     train,
+    calibrate,
     evaluate,
 ):
     tilesegment.add_command(command)

@@ -122,10 +122,11 @@ def run_options(command: Command) -> Command:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+                type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
                 default="auto",
                 show_default=True,
-                help="Arithmetic of the network; auto is the fastest that the device has.",
+                help="Arithmetic of the network; auto is the fastest that the device has, int8 "
+                "left aside: faster still on a CPU, it changes more labels (`tilesegment check`).",
             ),
             click.option(
                 "--mask",

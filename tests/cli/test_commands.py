@@ -25,11 +25,14 @@ COMMANDS = [
     "plan",
     "run",
     "verify",
+    "clean",
+    "objects",
     "export",
     "view",
     "check",
     "models",
     "train",
+    "calibrate",
     "evaluate",
 ]
 MakeModel = Callable[..., Path]

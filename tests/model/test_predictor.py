@@ -11,14 +11,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import load_predictor, random_pixels, whole_pass
+from tests.pictures import calibrated, load_predictor, random_pixels, whole_pass
 from tilesegment.geometry import YX
 from tilesegment.model.file import Normalisation, load_model, save_model
 from tilesegment.model.predictor import Predictor
+from tilesegment.model.quantise import can_quantise
 from tilesegment.model.unet import UNet
 from tilesegment.tiling import TileGrid, mirrored_positions
 
 MakeModel = Callable[..., Path]
+
+PRECISIONS = ["float32", "int8"] if can_quantise() else ["float32"]
 
 
 def mirrored(plane: npt.NDArray[Any], y: int, x: int, height: int, width: int) -> npt.NDArray[Any]:
@@ -60,7 +63,7 @@ def by_tiles(
 )
 @given(data=st.data())
 def test_tiles_equal_the_whole_image_in_every_logit(data: st.DataObject, tmp_path: Path) -> None:
-    """For any network, picture and tile size, in any number of threads."""
+    """For any network, picture, tile size and precision, in any number of threads."""
     network = UNet(
         in_channels := data.draw(st.integers(1, 4)),
         data.draw(st.sampled_from([1, 2, 3, 6])),
@@ -76,7 +79,9 @@ def test_tiles_equal_the_whole_image_in_every_logit(data: st.DataObject, tmp_pat
     dtype = data.draw(st.sampled_from(["uint8", "uint16", "float32"]))
     plane = random_pixels((in_channels, *shape), dtype)
     average = data.draw(st.sampled_from([1, 1, 2, 8]))
-    predictor = load_predictor(save_model(network, tmp_path / "model.safetensors"), dtype, average)
+    model = calibrated(save_model(network, tmp_path / "model.safetensors"))
+    precision = data.draw(st.sampled_from(PRECISIONS))
+    predictor = load_predictor(model, dtype, average, precision=precision)
     torch.set_num_threads(data.draw(st.integers(1, 2)))
     whole = whole_pass(predictor, plane, "logits")
     torch.set_num_threads(data.draw(st.integers(1, 2)))

@@ -18,7 +18,7 @@ import numpy as np
 
 from tilesegment.colours import RGB, class_colour
 from tilesegment.config import Precision
-from tilesegment.errors import ModelError
+from tilesegment.errors import ModelError, OptionError
 from tilesegment.geometry import NetworkGeometry, unet_geometry
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ FORMAT_VERSION = 1
 LARGEST_VALUE = 65_535
 """Of a class: labels are stored in at most 16 bits."""
 METADATA_KEY = "tilesegment"
+Ranges = Mapping[str, tuple[float, float]]
+"""Smallest and largest value of each feature map, see `tilesegment.model.quantise`."""
 _LARGEST_HEADER_BYTES = 100_000_000
 
 
@@ -141,6 +143,17 @@ class ModelDescription(Description):
     normalisation: Normalisation = field(default_factory=Normalisation)
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained: free JSON, for people."""
+    ranges: Ranges = field(default_factory=dict)
+    """For arithmetic in 8-bit integers; empty if they were not measured."""
+
+    def precision(self, wanted: Precision) -> Precision:
+        if wanted == "int8" and not self.ranges:
+            raise OptionError(
+                "the model does not say what its 8-bit integers stand for; measure it with "
+                "`tilesegment calibrate MODEL IMAGE --output NEW.safetensors`, or leave out "
+                "--precision int8"
+            )
+        return wanted
 
     @property
     def in_channels(self) -> int:
@@ -246,9 +259,28 @@ def save_model(
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    path = Path(path)
+    return _write(Path(path), save(weights, {METADATA_KEY: json.dumps(description)}))
+
+
+def save_with_ranges(content: bytes, ranges: Ranges, path: str | Path) -> Path:
+    """Write a model file's content again, with these ranges of its feature maps.
+
+    Args:
+        content: bytes of a model file.
+        ranges: see `tilesegment.model.quantise.measure_ranges`.
+        path: the file to write; replaced if it exists, and never half-written.
+    """
+    from safetensors.torch import load, save
+
+    header = _parse_header(io.BytesIO(content), len(content), "the model")
+    description = json.loads(header["__metadata__"][METADATA_KEY])
+    description["ranges"] = {name: list(limits) for name, limits in ranges.items()}
+    return _write(Path(path), save(load(content), {METADATA_KEY: json.dumps(description)}))
+
+
+def _write(path: Path, content: bytes) -> Path:
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(save(weights, {METADATA_KEY: json.dumps(description)}))
+    temporary.write_bytes(content)
     temporary.replace(path)
     return path
 
@@ -291,6 +323,10 @@ def read_description(path: str | Path) -> ModelDescription:
             ),
             pixel_size_um=description["pixel_size_um"],
             training=description["training"],
+            ranges={
+                name: (float(low), float(high))
+                for name, (low, high) in description.get("ranges", {}).items()
+            },
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} has a damaged description ({error}); export it again") from error

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
@@ -19,6 +19,7 @@ from tilesegment.model.foreign.network import ForeignDescription, load_foreign
 from tilesegment.model.fuse import can_fuse, fuse
 from tilesegment.model.loaded import Loaded
 from tilesegment.model.probabilities import as_stored, probabilities_of
+from tilesegment.model.quantise import can_quantise, quantise
 from tilesegment.model.refine import choose, inner, refine
 from tilesegment.model.views import VIEWS
 from tilesegment.refinement import Refinement
@@ -37,7 +38,9 @@ def choose_precision(precision: Precision, device: Device) -> str:
     Raises:
         OptionError: if the device cannot compute in the precision that was asked for.
     """
-    if device == "cpu" and precision in ("bfloat16", "float16") and not _computes(precision):
+    if device == "cuda" and precision == "int8":
+        raise OptionError("8-bit integers are for CPUs; use --precision auto on a GPU")
+    if device == "cpu" and not _computes(precision):
         raise OptionError(
             f"this CPU cannot compute in {precision}; use --precision float32, or auto"
         )
@@ -53,7 +56,9 @@ def _computes(precision: str) -> bool:
     """Whether oneDNN has convolutions of this precision for this CPU."""
     if precision == "bfloat16":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    if precision == "float16":
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return precision != "int8" or can_quantise()
 
 
 Logits = Callable[[npt.NDArray[Any]], Tensor]
@@ -77,7 +82,7 @@ class Predictor:
         content: bytes of the model file.
         description: what is known of it, see `tilesegment.model.opening.open_model`.
         pixels: dtype of the image.
-        precision: float32, bfloat16 or float16.
+        precision: float32, bfloat16, float16 or int8.
         device: where the network runs.
         blend: the windows that it is shown of each tile; None: the tile at once.
         average: over how many of `VIEWS` the logits are averaged.
@@ -235,16 +240,24 @@ def _load_own(
     device: Device,
 ) -> Loaded:
     """The U-Net of a model file."""
-    unet = load_model_bytes(content, "the model").to(_DTYPES[precision])
+    unet = load_model_bytes(content, "the model")
+    scale, offset = input_affine(description, pixels, torch.device(device))
+    is_integer = precision == "int8"
+    dtype = torch.float32 if is_integer else _DTYPES[precision]
     with torch.no_grad():
-        network = fuse(unet) if device == "cpu" and can_fuse() else unet
+        network: nn.Module = unet.to(dtype)
+        if is_integer:
+            network = quantise(unet, description.ranges, scale, offset)
+        elif device == "cpu" and can_fuse():
+            network = fuse(unet)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    scale, offset = _affine(description, pixels, torch.device(device))
 
     def prepare(pixels: npt.NDArray[Any]) -> Tensor:
         image = torch.from_numpy(_as_torch_can(pixels))[None].to(device)
+        if is_integer and image.dtype == torch.uint8:
+            return image
         # Not in place at first: float32 pixels are still the caller's, who may show them again.
-        return image.to(torch.float32).mul(scale).add_(offset).to(_DTYPES[precision])
+        return image.to(torch.float32).mul(scale).add_(offset).to(dtype)
 
     def run(image: Tensor) -> Tensor:
         logits: Tensor = network(image.contiguous(memory_format=torch.channels_last))
@@ -253,7 +266,7 @@ def _load_own(
     return Loaded(prepare, run)
 
 
-def _affine(
+def input_affine(
     description: ModelDescription, pixels: np.dtype[Any], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Factor and summand per channel that turn pixel values into the network's input."""

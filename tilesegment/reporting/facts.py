@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilesegment.colours import RGB
+from tilesegment.config import EXACT_PRECISIONS
 from tilesegment.geometry import Spacing
 
 Row = tuple[str, str]
@@ -125,7 +126,9 @@ def seam_section(verified: int, precision: str) -> Section:
         )
         return Section("Seam check", (("windows", text),))
     text = f"{verified} windows were computed again, from a wider context and another origin"
-    equal = "no label differs" if precision == "float32" else "at most 1 label in 1000 differs"
+    equal = (
+        "no label differs" if precision in EXACT_PRECISIONS else "at most 1 label in 1000 differs"
+    )
     return Section("Seam check", (("windows", text), ("found", equal)))
 
 

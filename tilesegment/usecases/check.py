@@ -103,7 +103,9 @@ def check(
     return replace(
         report,
         classes=tuple(item.name for item in description.classes),
-        changed_labels=changed_labels(path.read_bytes(), description, samples, device),
+        changed_labels=changed_labels(
+            path.read_bytes(), description, samples, samples[0].dtype, device
+        ),
         samples="a random texture" if image is None else str(image),
     )
 

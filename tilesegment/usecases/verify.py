@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
+from tilesegment.config import EXACT_PRECISIONS, ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.errors import (
     ClusterError,
     InputError,
@@ -180,7 +180,7 @@ def verify_labels(
     _refuse_quarantined(job, made["summary"]["quarantined"])
     job = _as_stored(job, made["plan"])
     plan, mask = job.plan, job.mask
-    is_exact = made["workers"] == asdict(workers) and workers.precision == "float32"
+    is_exact = made["workers"] == asdict(workers) and workers.precision in EXACT_PRECISIONS
     pixels = job.image.pixels(plan.source.level)
     checker = WindowChecker(plan, pixels, job.volume, mask, 0 if is_exact else REDUCED_STEPS)
     chosen = draw_windows(
