@@ -5,7 +5,8 @@
 DATA is a folder with `image` and `label` (255 inside a cell, 0 membrane) of the sections of the
 ISBI 2012 challenge, 00.png to 24.png; they may be used for generating or testing non-commercial
 segmentation software (Cardona et al. 2010), and neither they nor the weights are shipped here.
-Sections 00 to 19 are learnt from, 20 to 24 are measured on: neighbouring sections are alike.
+Sections 00 to 17 are learnt from, 18 and 19 choose the best weights, 20 to 24 are measured on:
+neighbouring sections are alike.
 """
 
 import argparse
@@ -14,30 +15,38 @@ from pathlib import Path
 
 import tilesegment as ts
 
-MEASURED = "2[0-4].png"
+LEARNT, ASSESSED, MEASURED = "[01]?.png", "1[89]", "2[0-4].png"
 PAPER = {"pixel_error": 0.0611, "rand_error": 0.0382, "warping_error": 0.000353}
 
 
-def train(data: Path, result: Path, steps: int, base_channels: int) -> Path:
+def gather(data: Path, names: str, folder: Path) -> Path:
+    """The sections of these names, with their labels, in a folder of their own."""
+    for part in ("image", "label"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for file in (data / part).glob(names):
+            shutil.copy(file, folder / part)
+    return folder
+
+
+def train(sections: Path, result: Path, steps: int, base_channels: int) -> Path:
     """The paper's network, narrower, with a modern optimiser: it learns in fewer steps."""
     trained = ts.train(
-        data,
+        sections,
         result / "em.safetensors",
         labels=ts.LabelRule("classes", names=("membrane", "cell")),
-        validation=ts.Validation(MEASURED.removesuffix(".png")),
-        network=ts.NetworkChoice(base_channels=base_channels, batch_norm=True, dropout=0.3),
+        validation=ts.Validation(ASSESSED),
+        network=ts.NetworkChoice(base_channels=base_channels),
         recipe=ts.Recipe(
             steps=steps,
             tile=256,
             optimiser="adamw",
-            learning_rate=0.001,
+            learning_rate=0.0005,
             weight_decay=0.01,
             schedule="cosine",
-            assess_every=300,
+            assess_every=max(steps // 10, 1),
         ),
         augmentation=ts.Augmentation(foreground=0, smallest_zoom=0.85, largest_zoom=1.2),
-        border=ts.BorderWeight(w0=5),
-        sampling=ts.Sampling(class_balance=0.3),
+        sampling=ts.Sampling(class_balance=0.5),
         overwrite=True,
         report=lambda progress: print(f"\rstep {progress.step} of {progress.steps}", end=""),
     )
@@ -50,15 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("result", type=Path)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--base-channels", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--base-channels", type=int, default=32)
     arguments = parser.parse_args()
-    model = train(arguments.data, arguments.result, arguments.steps, arguments.base_channels)
-    sections = arguments.result / "sections"
-    for part in ("image", "label"):
-        (sections / part).mkdir(parents=True, exist_ok=True)
-        for file in (arguments.data / part).glob(MEASURED):
-            shutil.copy(file, sections / part)
+    learnt = gather(arguments.data, LEARNT, arguments.result / "learnt")
+    model = train(learnt, arguments.result, arguments.steps, arguments.base_channels)
+    sections = gather(arguments.data, MEASURED, arguments.result / "measured")
     for average in (1, 7):
         found = ts.evaluate(
             sections / "image",
