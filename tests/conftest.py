@@ -112,3 +112,9 @@ def bucket(s3_server: FaultyS3) -> RemotePath:
 def s3_worker(s3_server: FaultyS3) -> Iterator[str]:
     """Address of a running scheduler with one worker process, which finds the S3 server."""
     yield from _cluster(1)
+
+
+@pytest.fixture(scope="session")
+def two_s3_workers(s3_server: FaultyS3) -> Iterator[str]:
+    """Address of a running scheduler with two worker processes, which find the S3 server."""
+    yield from _cluster(2)

@@ -18,7 +18,9 @@ from tilesegment.model.probing.precision import find_ranges
 from tilesegment.model.unet import UNet
 from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
+from tilesegment.storage.buckets import put
 from tilesegment.storage.objects import LEDGER_NAME, make_aside
+from tilesegment.storage.remote import RemotePath, zarr_store
 from tilesegment.tiling import Window, mirrored_positions
 
 
@@ -175,3 +177,23 @@ def whole_resampled_pass(
     pixels = mirrored(plane, square.grown(resampling.geometry.halo))
     labels = predictor.labels(resampling.shown(pixels, square))
     return resampling.on_level(labels, Window(0, 0, *plane.shape[-2:]))
+
+
+def levels(labels: Path | RemotePath) -> list[npt.NDArray[Any]]:
+    """The pixels of all levels of a label image, as any reader finds them."""
+    group = zarr.open_group(zarr_store(labels), mode="r")
+    datasets = dict(group.attrs)["ome"]["multiscales"][0]["datasets"]
+    return [group[item["path"]][...] for item in datasets]
+
+
+def equal(first: list[npt.NDArray[Any]], second: list[npt.NDArray[Any]]) -> bool:
+    """Whether all levels are."""
+    return all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def upload(source: Path, target: RemotePath) -> RemotePath:
+    """All files of a folder, as objects."""
+    for file in source.rglob("*"):
+        if file.is_file():
+            put(target / file.relative_to(source).as_posix(), file.read_bytes())
+    return target

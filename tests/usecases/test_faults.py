@@ -12,7 +12,7 @@ import pytest
 
 import tilesegment as ts
 from tests.cli.test_commands import PROGRAM
-from tests.pictures import random_pixels, write_image
+from tests.pictures import equal, levels, random_pixels, upload, write_image
 from tests.usecases.faults import (
     LOST_KEY,
     MARKED,
@@ -37,6 +37,7 @@ from tilesegment.errors import QuarantineError, UnexpectedError
 from tilesegment.execution.cluster import open_cluster
 from tilesegment.geometry import YX
 from tilesegment.storage.ledger import read_records
+from tilesegment.storage.remote import RemotePath
 from tilesegment.tiling import TileGrid
 
 OPTIONS = RunOptions(tile=32, precision="float32")
@@ -55,6 +56,14 @@ def image(tmp_path: Path) -> Path:
 def quickly_hung(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tile may take ten times as long as the slowest, not fifty times."""
     monkeypatch.setattr(retry, "_SLOWEST_TILES", 10)
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def stored(request: pytest.FixtureRequest, image: Path) -> Path | RemotePath:
+    """The image on the disk, and in an object store."""
+    if request.param == "disk":
+        return image
+    return upload(image, request.getfixturevalue("bucket") / "i.zarr")
 
 
 @pytest.fixture
@@ -80,19 +89,20 @@ def test_a_passing_fault_changes_nothing(
     marked: int,
     others: set[int],
     image: Path,
+    stored: Path | RemotePath,
     make_model: MakeModel,
-    two_workers: str,
+    two_s3_workers: str,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_workers, tile_seconds=1)
+    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=1)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
-    with planted(two_workers, fault, folder) as plant:
-        summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    with planted(two_s3_workers, fault, folder) as plant:
+        summary = ts.segment(str(stored), model, options=OPTIONS, cluster=cluster)
         executions = plant.executions()
     assert (summary.status, summary.computed, summary.quarantined) == ("done", 20, ())
     assert executions[True] == marked
     assert executions[False] in others
-    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+    assert equal(levels(stored / "labels" / "model"), levels(image / "labels" / "calm"))
 
 
 @pytest.mark.parametrize(
@@ -112,21 +122,22 @@ def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
     fault: Callable[[Place], None],
     reason: str,
     image: Path,
+    stored: Path | RemotePath,
     make_model: MakeModel,
-    two_workers: str,
+    two_s3_workers: str,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_workers, tile_seconds=1)
+    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=1)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     message = f"1 of 20 tiles failed everywhere .rows 64 to 96, columns 32 to 64 .*{reason}"
-    with planted(two_workers, fault, folder) as plant:
+    with planted(two_s3_workers, fault, folder) as plant:
         with pytest.raises(QuarantineError, match=message):
-            ts.segment(image, model, options=OPTIONS, cluster=cluster)
+            ts.segment(str(stored), model, options=OPTIONS, cluster=cluster)
         assert plant.executions()[True] == 2
-    assert ts.open_image(image).label_names() == ["calm"]
-    summary = ts.segment(image, model, options=OPTIONS, cluster=cluster)
+    assert "model" not in ts.open_image(str(stored)).label_names()
+    summary = ts.segment(str(stored), model, options=OPTIONS, cluster=cluster)
     assert (summary.computed, summary.skipped) == (1, 19)
-    assert chunks(image / "labels" / "model") == chunks(image / "labels" / "calm")
+    assert equal(levels(stored / "labels" / "model"), levels(image / "labels" / "calm"))
 
 
 def test_a_second_interrupt_does_not_wait_and_the_next_run_goes_on(

@@ -3,15 +3,13 @@
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
-import zarr
 from click.testing import CliRunner
 
 import tilesegment as ts
 from tests.conftest import SECRET
 from tests.faulty_s3 import Fault, FaultyS3
-from tests.pictures import random_pixels, write_image
+from tests.pictures import equal, levels, random_pixels, upload, write_image
 from tests.usecases.test_segment import MakeModel
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import (
@@ -25,7 +23,7 @@ from tilesegment.errors import (
 )
 from tilesegment.partition import Partition
 from tilesegment.storage.buckets import delete, put
-from tilesegment.storage.remote import RemotePath, zarr_store
+from tilesegment.storage.remote import RemotePath
 from tilesegment.usecases.job import RunSummary
 from tilesegment.usecases.workers import Progress
 from tilesegment_cli.main import tilesegment
@@ -44,24 +42,6 @@ def local(tmp_path: Path) -> Path:
 def image(local: Path, bucket: RemotePath) -> RemotePath:
     """The same in the object store."""
     return upload(local, bucket / "i.zarr")
-
-
-def upload(source: Path, target: RemotePath) -> RemotePath:
-    for file in source.rglob("*"):
-        if file.is_file():
-            put(target / file.relative_to(source).as_posix(), file.read_bytes())
-    return target
-
-
-def levels(labels: Path | RemotePath) -> list[np.ndarray]:
-    """The pixels of all levels, as any reader finds them."""
-    group = zarr.open_group(zarr_store(labels), mode="r")
-    datasets = dict(group.attrs)["ome"]["multiscales"][0]["datasets"]
-    return [group[item["path"]][...] for item in datasets]
-
-
-def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
-    return all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_labels_in_a_bucket_are_those_on_a_disk(
