@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -23,7 +24,80 @@ from tilesegment.tiling import mirrored_positions
 ROOT = Path(__file__).resolve().parents[1]
 SLIDE = ROOT / "examples" / "data" / "CMU-1-Small-Region.svs"
 RESULTS = ROOT / "benchmarks" / "results"
+SHARD = 4096
+SQUARE = slice(100, 100 + SHARD // 2)
+"""Rows and columns of the slide that are full of tissue."""
+_CHUNK = 512
 _BLOCK = 2048
+
+
+def imported_slide(folder: Path) -> Path:
+    """The real slide as OME-Zarr."""
+    small = folder / "slide.zarr"
+    if not small.exists():
+        import_image(SLIDE, small)
+    return small
+
+
+def copies_for(gigapixels: float) -> tuple[int, int]:
+    """Rows and columns of shards that give about so many pixels, as near to a square as can be."""
+    shards = max(1, round(gigapixels * 1e9 / SHARD**2))
+    high = next(count for count in range(int(shards**0.5), 0, -1) if shards % count == 0)
+    return high, shards // high
+
+
+def linked_slide(folder: Path, copies: tuple[int, int], levels: int = 4) -> Path:
+    """A square of the slide and its mirror images, again and again.
+
+    It needs neither time nor disk, whatever its size: its shards are links to one.
+    """
+    path = folder / f"linked-{copies[0]}x{copies[1]}.zarr"
+    if not path.exists():
+        pixels = zarr.open_array(imported_slide(folder) / "0", mode="r")[:, SQUARE, SQUARE]
+        rims = [(0, 0), *[(0, pixels.shape[-1])] * 2]
+        repeated(path, np.pad(pixels, rims, "symmetric"), copies, {}, levels)
+    return path
+
+
+def repeated(
+    path: Path,
+    shard: np.ndarray,
+    copies: tuple[int, int],
+    extra: dict[str, Any],
+    levels: int = 4,
+) -> None:
+    """An OME-Zarr image of one shard again and again."""
+    group = zarr.create_group(path)
+    axes, channels = "cyx"[-shard.ndim :], shard.shape[:-2]
+    datasets = []
+    for level in range(levels):
+        part, repeats = shard[..., :: 2**level, :: 2**level], copies
+        if part.shape[-1] < _CHUNK:
+            part, repeats = np.tile(part, copies), (1, 1)
+        height, width = part.shape[-2:]
+        array = group.create_array(
+            str(level),
+            shape=(*channels, height * repeats[0], width * repeats[1]),
+            shards=part.shape,
+            chunks=(*channels, math.gcd(_CHUNK, height), math.gcd(_CHUNK, width)),
+            dtype=part.dtype,
+            dimension_names=list(axes),
+        )
+        array[..., :height, :width] = part
+        keys = path / str(level) / "c" / ("0" if channels else "")
+        for row, column in np.ndindex(*repeats):
+            (keys / str(row)).mkdir(exist_ok=True)
+            if row or column:
+                os.link(keys / "0" / "0", keys / str(row) / str(column))
+        scale = [0.499 * 2.0**level if axis in "yx" else 1.0 for axis in axes]
+        transformations = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    micrometres = {"type": "space", "unit": "micrometer"}
+    entries = [
+        {"name": axis, **(micrometres if axis in "yx" else {"type": "channel"})} for axis in axes
+    ]
+    multiscales = [{"axes": entries, "datasets": datasets}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales, **extra}
 
 
 def mirrored_slide(folder: Path, height: int, width: int) -> Path:
@@ -31,10 +105,7 @@ def mirrored_slide(folder: Path, height: int, width: int) -> Path:
 
     Written block by block, so that its size is bounded by the disk only.
     """
-    small = folder / "slide.zarr"
-    if not small.exists():
-        import_image(SLIDE, small)
-    source = zarr.open_array(small / "0", mode="r")[...]
+    source = zarr.open_array(imported_slide(folder) / "0", mode="r")[...]
     path = folder / f"mirrored-{height}x{width}.zarr"
     if path.exists():
         return path
@@ -117,7 +188,10 @@ def run_watched(*words: object) -> tuple[dict[str, Any], dict[str, int]]:
     assert run.stdout is not None
     assert run.returncode == 0
     of_driver = peaks.pop(run.pid)
-    mib = {"driver_mib": round(of_driver / 2**20), "worker_mib": round(max(peaks.values()) / 2**20)}
+    mib = {
+        "driver_mib": round(of_driver / 2**20),
+        "worker_mib": round(max(peaks.values(), default=0) / 2**20),
+    }
     return json.loads(run.stdout.read()), mib
 
 

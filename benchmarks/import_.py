@@ -13,8 +13,6 @@ of `tilesegment import` in a process of its own.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,10 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from common import SLIDE, save_results
-from memory import peak_bytes
+from common import SLIDE, run_watched, save_results
 from numcodecs import Zstd
-from psutil import Process
 
 from tilesegment.storage.importing import import_image
 from tilesegment.storage.importing.detect import open_source
@@ -62,21 +58,6 @@ def import_seconds(tiff: Path, folder: Path) -> float:
     started = time.process_time()
     import_image(tiff, folder / "i.zarr", overwrite=True)
     return time.process_time() - started
-
-
-def import_peak(tiff: Path, folder: Path) -> int:
-    """Peak memory of an import in bytes."""
-    command = [
-        Path(sys.executable).with_name("tilesegment"), "import", tiff, folder / "i.zarr",
-        "--overwrite", "--json",
-    ]  # fmt: skip
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0
-    while running.poll() is None:
-        peak = max(peak, peak_bytes(Process(running.pid)))
-        time.sleep(0.05)
-    assert running.returncode == 0
-    return peak
 
 
 def decode_and_encode(tiff: Path) -> float:
@@ -119,7 +100,7 @@ def main() -> None:
         for _ in range(arguments.repeats):
             imports.append(import_seconds(tiff, folder))
             floors.append(decode_and_encode(tiff))
-        peak = import_peak(tiff, folder)
+        _, peaks = run_watched("import", tiff, folder / "i.zarr", "--overwrite")
     ratios = [floor / seconds for floor, seconds in zip(floors, imports, strict=True)]
     found = {
         "gigapixels": arguments.gigapixels,
@@ -127,7 +108,7 @@ def main() -> None:
         "decode_and_encode_processor_seconds": statistics.median(floors),
         "ratio": statistics.median(ratios),
         "ratios": ratios,
-        "peak_mebibytes": peak / 2**20,
+        "peak_mebibytes": peaks["driver_mib"],
     }
     print(json.dumps(found, indent=2))
     save_results("import", found)

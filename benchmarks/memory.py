@@ -1,6 +1,6 @@
 """Peak memory of the driver and of each worker, for images that differ tenfold in size.
 
-python benchmarks/memory.py [--gigapixels 0.1,1]
+python benchmarks/memory.py [--gigapixels 0.1,1] [--model nuclei --precision int8]
 """
 
 import argparse
@@ -8,13 +8,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import mirrored_slide, random_model, run_watched, save_results
+from common import SHARD, copies_for, linked_slide, random_model, run_watched, save_results
 
 import tilesegment as ts
 from tilesegment.config import RunOptions
 
 
-def measure(image: Path, model: Path, workers: int) -> dict[str, float]:
+def measure(image: Path, model: Path, workers: int, precision: str) -> dict[str, float]:
     """Run once; peak memory of the driver and of the largest worker."""
     started = time.perf_counter()
     summary, peaks = run_watched(
@@ -25,7 +25,9 @@ def measure(image: Path, model: Path, workers: int) -> dict[str, float]:
         "--workers",
         workers,
         "--precision",
-        "float32",
+        precision,
+        "--level",
+        0,
         "--overwrite",
     )
     return {
@@ -42,6 +44,8 @@ def main() -> None:
     parser.add_argument("--base", type=int, default=4, help="width of the network")
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--model", help="a model file or name, instead of a random network")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--result", default="memory", help="name of the file of results")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the pictures go; kept")
     arguments = parser.parse_args()
@@ -51,21 +55,19 @@ def main() -> None:
         model = arguments.model or random_model(folder, arguments.base, arguments.depth)
         rows = []
         for size in (float(text) for text in arguments.gigapixels.split(",")):
-            side = round((size * 1e9) ** 0.5)
-            image = mirrored_slide(folder, side, side)
-            planned = ts.plan(image, model, RunOptions())
+            copies = copies_for(size)
+            image = linked_slide(folder, copies)
+            planned = ts.plan(image, model, RunOptions(level=0))
             row = {
-                "gigapixels": size,
+                "gigapixels": round(copies[0] * copies[1] * SHARD**2 / 1e9, 3),
                 "tiles": len(planned.grid),
                 "planned_worker_mib": round(planned.worker_memory_bytes / 2**20),
-                **measure(image, model, arguments.workers),
+                **measure(image, model, arguments.workers, arguments.precision),
             }
             rows.append(row)
             print(row, flush=True)
-    save_results(
-        "memory",
-        {"workers": arguments.workers, "model": str(model).rpartition("/")[2], "rows": rows},
-    )
+    facts = {"workers": arguments.workers, "precision": arguments.precision}
+    save_results(arguments.result, {**facts, "model": Path(model).name, "rows": rows})
 
 
 if __name__ == "__main__":

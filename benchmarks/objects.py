@@ -9,91 +9,47 @@ the nuclei of one. Blocks of 2000 pixels fit neither shards nor squares.
 """
 
 import argparse
-import math
-import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
-from common import SLIDE, run_watched, save_results
+from common import (
+    SHARD,
+    SQUARE,
+    copies_for,
+    imported_slide,
+    linked_slide,
+    repeated,
+    run_watched,
+    save_results,
+)
 from scipy import ndimage
 
 import tilesegment as ts
-from tilesegment.storage.importing import import_image
 
-_SHARD = 4096
-_CHUNK = 512
-_LEVELS = 4
 _BLOCK = 2000
 
 
-def mirrored_shard(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (c, y, x) and labels (y, x) of a square of the slide and its mirror images."""
-    slide = folder / "slide.zarr"
-    if not slide.exists():
-        import_image(SLIDE, slide)
+def make_labels(folder: Path) -> np.ndarray:
+    """Nuclei (y, x) of a square of the slide and its mirror images."""
+    slide = imported_slide(folder)
+    if not (slide / "labels" / "nuclei").exists():
         ts.segment(slide, "nuclei", options=ts.RunOptions(level=0))
-    half = slice(100, 100 + _SHARD // 2)
-    pixels = zarr.open_array(slide / "0", mode="r")[:, half, half]
-    labels = zarr.open_array(slide / "labels" / "nuclei" / "0", mode="r")[half, half]
+    labels = zarr.open_array(slide / "labels" / "nuclei" / "0", mode="r")[SQUARE, SQUARE]
     labels[[0, -1]] = labels[:, [0, -1]] = 0
-    missing = [(0, _SHARD // 2)] * 2
-    return np.pad(pixels, [(0, 0), *missing], "symmetric"), np.pad(labels, missing, "symmetric")
-
-
-def repeated(
-    path: Path,
-    shard: np.ndarray,
-    copies: tuple[int, int],
-    extra: dict[str, Any],
-    levels: int = _LEVELS,
-) -> None:
-    """An OME-Zarr image of one shard again and again."""
-    group = zarr.create_group(path)
-    axes, channels = "cyx"[-shard.ndim :], shard.shape[:-2]
-    datasets = []
-    for level in range(levels):
-        part, repeats = shard[..., :: 2**level, :: 2**level], copies
-        if part.shape[-1] < _CHUNK:
-            part, repeats = np.tile(part, copies), (1, 1)
-        height, width = part.shape[-2:]
-        array = group.create_array(
-            str(level),
-            shape=(*channels, height * repeats[0], width * repeats[1]),
-            shards=part.shape,
-            chunks=(*channels, math.gcd(_CHUNK, height), math.gcd(_CHUNK, width)),
-            dtype=part.dtype,
-            dimension_names=list(axes),
-        )
-        array[..., :height, :width] = part
-        keys = path / str(level) / "c" / ("0" if channels else "")
-        for row, column in np.ndindex(*repeats):
-            (keys / str(row)).mkdir(exist_ok=True)
-            if row or column:
-                os.link(keys / "0" / "0", keys / str(row) / str(column))
-        scale = [0.499 * 2.0**level if axis in "yx" else 1.0 for axis in axes]
-        transformations = [{"type": "scale", "scale": scale}]
-        datasets.append({"path": str(level), "coordinateTransformations": transformations})
-    micrometres = {"type": "space", "unit": "micrometer"}
-    entries = [
-        {"name": axis, **(micrometres if axis in "yx" else {"type": "channel"})} for axis in axes
-    ]
-    multiscales = [{"axes": entries, "datasets": datasets}]
-    group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales, **extra}
+    return np.pad(labels, [(0, len(labels))] * 2, "symmetric")
 
 
 def make_image(folder: Path, copies: tuple[int, int]) -> Path:
     """The image with its labels."""
-    path = folder / f"mirrored-{copies[0]}x{copies[1]}.zarr"
-    if path.exists():
+    path = linked_slide(folder, copies)
+    if (path / "labels").exists():
         return path
-    pixels, labels = mirrored_shard(folder)
-    repeated(path, pixels, copies, {})
     zarr.create_group(path / "labels", attributes={"ome": {"version": "0.5", "labels": ["nuclei"]}})
     names = [{"label-value": 1, "class": "nucleus"}]
-    repeated(path / "labels" / "nuclei", labels, copies, {"image-label": {"properties": names}})
+    properties = {"image-label": {"properties": names}}
+    repeated(path / "labels" / "nuclei", make_labels(folder), copies, properties)
     return path
 
 
@@ -118,12 +74,11 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         rows = []
         for size in (float(text) for text in arguments.gigapixels.split(",")):
-            shards = max(1, round(size * 1e9 / _SHARD**2))
-            high = next(count for count in range(int(shards**0.5), 0, -1) if shards % count == 0)
-            image = make_image(folder, (high, shards // high))
+            copies = copies_for(size)
+            image = make_image(folder, copies)
             row = {
-                "gigapixels": round(shards * _SHARD**2 / 1e9, 3),
-                "expected": shards * ndimage.label(mirrored_shard(folder)[1])[1],
+                "gigapixels": round(copies[0] * copies[1] * SHARD**2 / 1e9, 3),
+                "expected": copies[0] * copies[1] * ndimage.label(make_labels(folder))[1],
                 **measure(image, arguments.workers),
             }
             rows.append(row)

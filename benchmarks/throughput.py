@@ -1,6 +1,6 @@
 """End to end over forward-only: how much of the network's own speed a whole run keeps.
 
-    python benchmarks/throughput.py [--megapixels 64] [--runs 5]
+    python benchmarks/throughput.py [--megapixels 64] [--runs 5] [--precisions float32,int8]
 
 Forward-only is the network on one tile in memory, again and again, on a worker of the same
 cluster: same threads, same allocator settings. End to end is what `tilesegment run` reports:
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 import dask
@@ -27,13 +28,13 @@ from tilesegment.execution.worker import ModelPlugin, WorkerModel
 from tilesegment.model.file import read_description
 
 
-def forward_only(client: Client, model: Path, tile: int, seconds: float) -> float:
+def forward_only(client: Client, model: Path, tile: int, precision: str, seconds: float) -> float:
     """Mpx/s of the network alone on one worker, times the number of workers."""
     content = WorkerModel(
         model.read_bytes(),
         read_description(model),
         np.dtype(np.uint8),
-        "float32",
+        precision,
         "cpu",
         inference_threads(ClusterOptions()),
     )
@@ -68,23 +69,28 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=64)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--networks", default="16,64", help="base widths, depth 4")
+    parser.add_argument("--precisions", default="float32", help="as float32,bfloat16,int8")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for base in (int(width) for width in arguments.networks.split(",")):
+        for base, precision in product(
+            map(int, arguments.networks.split(",")), arguments.precisions.split(",")
+        ):
             # The wide network gets a sixteenth of the pixels: it is about as much slower.
             pixels = arguments.megapixels * 1e6 * (16 / base) ** 2
             # No multiple of the tile: the last tiles reach beyond the image, as on any slide.
             side = max(int(pixels**0.5) // 1024, 2) * 1024 - 100
             image = mirrored_slide(folder, side, side)
             model = random_model(folder, base, depth=4)
-            options = RunOptions(precision="float32")
+            if precision == "int8":
+                ts.calibrate(model, [image], model, overwrite=True)
+            options = RunOptions(precision=precision)
             tile = ts.plan(image, model, options).tile
             forward, whole, starts = [], [], []
             for _ in range(arguments.runs):
                 with open_cluster(ClusterOptions()) as client:
-                    forward.append(forward_only(client, model, tile, seconds=10))
+                    forward.append(forward_only(client, model, tile, precision, seconds=10))
                 started = time.perf_counter()
                 summary = ts.segment(image, model, options=options, overwrite=True)
                 starts.append(time.perf_counter() - started - summary.seconds)
@@ -92,6 +98,7 @@ def main() -> None:
             ratios = [one / other for one, other in zip(whole, forward, strict=True)]
             row = {
                 "base_channels": base,
+                "precision": precision,
                 "megapixels": side**2 / 1e6,
                 "tile": tile,
                 "forward_only_mpx_s": round(statistics.median(forward), 3),

@@ -21,13 +21,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from common import SLIDE, save_results
-from objects import repeated
+from common import SHARD, linked_slide, repeated, save_results
 from playwright.sync_api import Browser, sync_playwright
 
-from tilesegment.storage.importing import import_image
-
-_SHARD = 4096
 _LEVELS = 6
 _DARK = 140
 _VIEWPORT = {"width": 1280, "height": 800}
@@ -38,16 +34,10 @@ _ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swifts
 
 def make_image(folder: Path, side: int) -> Path:
     """An image of side x side shards, and labels "dark" of it."""
-    path = folder / f"viewed-{side}.zarr"
-    if path.exists():
+    path = linked_slide(folder, (side, side), _LEVELS)
+    if (path / "labels").exists():
         return path
-    slide = folder / "slide.zarr"
-    if not slide.exists():
-        import_image(SLIDE, slide)
-    half = slice(100, 100 + _SHARD // 2)
-    pixels = zarr.open_array(slide / "0", mode="r")[:, half, half]
-    pixels = np.pad(pixels, [(0, 0), *[(0, _SHARD // 2)] * 2], "symmetric")
-    repeated(path, pixels, (side, side), {}, _LEVELS)
+    pixels = zarr.open_array(path / "0", mode="r")[:, :SHARD, :SHARD]
     zarr.create_group(path / "labels", attributes={"ome": {"version": "0.5", "labels": ["dark"]}})
     names = {"image-label": {"properties": [{"label-value": 1, "class": "dark"}]}}
     labels = (pixels[0] < _DARK).astype(np.uint8)
@@ -88,8 +78,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
-        side = max(1, round((arguments.gigapixels * 1e9) ** 0.5 / _SHARD))
-        image, tissue = make_image(folder, side), side // 2 * _SHARD + 1500
+        side = max(1, round((arguments.gigapixels * 1e9) ** 0.5 / SHARD))
+        image, tissue = make_image(folder, side), side // 2 * SHARD + 1500
         links = {"whole": "", "full_resolution": f"#x={tissue}&y={tissue}&zoom=1&labels=dark"}
         rows: dict[str, Any] = {}
         for name, link in links.items():
@@ -104,7 +94,7 @@ def main() -> None:
             rows[name] = {"median_seconds": statistics.median(taken), "seconds": taken}
             print(name, rows[name], flush=True)
         results = {
-            "gigapixels": round((side * _SHARD) ** 2 / 1e9, 3),
+            "gigapixels": round((side * SHARD) ** 2 / 1e9, 3),
             "viewport": _VIEWPORT,
             "load_1_min": round(os.getloadavg()[0], 1),
             **rows,
