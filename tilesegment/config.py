@@ -172,6 +172,9 @@ class ClusterOptions:
     GPU, one per four CPU cores, or one job of Slurm's."""
     memory_limit: str | None = None
     """Memory at which a worker is restarted, as "8GB"; None divides the machine's."""
+    mixed_devices: bool = False
+    """Whether workers may be of several kinds: other processors or GPUs, and some with a GPU and
+    some without. The labels are then not the same to the bit whatever worker does a tile."""
     insecure: bool = False
     """Whether a scheduler on another machine may be spoken to without encryption."""
     wait_seconds: float = 3600.0

@@ -316,6 +316,12 @@ def cluster_options(command: Command) -> Command:
                 help='Memory of a worker, as "8GB"; beyond it dask restarts the worker.',
             ),
             click.option(
+                "--mixed-devices",
+                is_flag=True,
+                help="Allow workers of several kinds (GPUs, processors): labels may differ where "
+                "two classes are as good as equal.",
+            ),
+            click.option(
                 "--insecure-cluster",
                 "insecure",
                 is_flag=True,

@@ -2,15 +2,20 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler
 
 import tilesegment as ts
 from tests.pictures import random_pixels, write_image
@@ -20,7 +25,8 @@ from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import ClusterError, IncompleteError
 from tilesegment.execution import engine
 from tilesegment.execution.cluster import SETTINGS
-from tilesegment.usecases.workers import Progress, refuse_shared_gpu
+from tilesegment.execution.worker import WorkerKind, WorkerModel, describe_worker
+from tilesegment.usecases.workers import Progress, agreed_kind, model_on_workers, refuse_shared_gpu
 
 OPTIONS = RunOptions(tile=32, precision="float32")
 
@@ -45,16 +51,49 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
+def wait_until(fulfilled: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not fulfilled():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def holding_the_model(client: Client) -> int:
+    """Workers that can be given tiles: that needs some seconds from when they have joined."""
+    return client.run_on_scheduler(_holding)  # type: ignore[no-any-return]
+
+
+def _holding(dask_scheduler: Scheduler) -> int:
+    resources = dask_scheduler.resources.items()
+    return max((len(all_) for name, all_ in resources if name.startswith("tilesegment")), default=0)
+
+
+@contextmanager
+def joining(address: str, *words: str, **environment: str) -> Iterator[int]:
+    """A worker that somebody starts elsewhere: the number of its process."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny"]
+    process = subprocess.Popen(
+        [*command, "--nthreads", "3", "--host", "127.0.0.1", *words],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def test_workers_join_die_and_leave_and_the_bytes_are_the_same(
     image: Path,
     make_model: MakeModel,
-    one_worker: str,
     cluster: LocalCluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make_model()
-    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=ClusterOptions(one_worker))
+    address = ClusterOptions(cluster.scheduler_address)
+    ts.segment(image, model, labels="calm", options=OPTIONS, cluster=address)
     # The next plane is sent when few tiles are left: what joins meanwhile has work.
     monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
     (tmp_path / "plant").mkdir()
@@ -68,18 +107,17 @@ def test_workers_join_die_and_leave_and_the_bytes_are_the_same(
                 return
             seen[progress.done] = len(client.nthreads())
             if progress.done in (6, 14):
-                wanted = 2 if progress.done == 6 else 4
+                wanted = 2 if progress.done == 6 else 3
                 cluster.scale(wanted)
-                client.wait_for_workers(wanted, timeout=60)
+                wait_until(lambda: holding_the_model(client) == wanted)
             elif progress.done == 22:
                 os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
             elif progress.done == 28:
                 cluster.scale(1)
 
-        address = ClusterOptions(cluster.scheduler_address)
         summary = ts.segment(image, model, options=OPTIONS, cluster=address, report=report)
     assert (summary.status, summary.computed) == ("done", 36)
-    assert (seen[6], seen[14], seen[22]) == (1, 2, 4)
+    assert (seen[6], seen[14], seen[22]) == (1, 2, 3)
     assert summary.cluster is not None
     told = summary.cluster["workers"]
     # Also what has left is told of.
@@ -143,41 +181,139 @@ def test_a_run_that_lost_its_last_worker_goes_on_with_another(
     assert len(summary.cluster["workers"]) == 2
 
 
-def test_a_worker_of_another_kind_that_joins_gets_no_tiles(
-    image: Path, make_model: MakeModel, cluster: LocalCluster, tmp_path: Path
+@dataclass(frozen=True)
+class Dying:
+    """A model on which the first worker dies that loads it."""
+
+    flag: Path
+    kind: None = None
+    versions: None = None
+
+    def build(self, worker_threads: int) -> None:
+        if self.flag.exists():
+            self.flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_lost_while_it_loads_the_model_ends_no_run(
+    cluster: LocalCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Other instructions of the processor: its last bits would differ."""
-    (tmp_path / "plant").mkdir()
-    words = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
-    joined: list[subprocess.Popen[bytes]] = []
-    with Client(cluster, set_as_default=False) as client:
-        client.register_plugin(Plant(calm, tmp_path / "plant"), name="plant")
+    flag = tmp_path / "flag"
+    flag.touch()
+    with (
+        caplog.at_level(logging.WARNING, "tilesegment"),
+        Client(cluster, set_as_default=False) as client,
+        model_on_workers(client, cast("WorkerModel", Dying(flag)), None),
+    ):
+        # Its nanny has started another.
+        wait_until(lambda: holding_the_model(client) == 1)
+    assert "a worker was lost while it loaded the model" in caplog.text
+
+
+OLD = (
+    "import tilesegment.execution.versions as versions; from importlib.metadata import version; "
+    "versions.version = lambda name: '0.0.1' if name == 'tilesegment' else version(name)"
+)
+"""For `dask worker --preload`, which executes it twice."""
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "told", "refused"),
+    [
+        (
+            (),
+            {"ATEN_CPU_CAPABILITY": "default"},
+            "tcp://.* is cpu float32, torch .*, DEFAULT, and the others are cpu float32",
+            "the workers differ",
+        ),
+        (
+            ("--preload", OLD),
+            {},
+            r"other versions of the software: tilesegment 0.0.1 at tcp://.* \(here ",
+            "tilesegment 0.0.1 at tcp://",
+        ),
+    ],
+    ids=["other processor", "other version"],
+)
+def test_a_worker_that_could_give_other_labels_and_joins_gets_no_tiles(
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    told: str,
+    refused: str,
+    image: Path,
+    make_model: MakeModel,
+    cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    address = ClusterOptions(cluster.scheduler_address)
+    # The level of the handler, too: the cluster's `silence_logs` has raised it.
+    with ExitStack() as stack, caplog.at_level(logging.WARNING, "tilesegment"):
 
         def report(progress: Progress) -> None:
-            if progress.phase == "tiles" and progress.done == 0:
-                joined.append(
-                    subprocess.Popen(
-                        [*words, "--no-nanny", "--nthreads", "3", "--host", "127.0.0.1"],
-                        env={**os.environ, "ATEN_CPU_CAPABILITY": "default"},
-                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    )
-                )  # fmt: skip
-                client.wait_for_workers(2, timeout=60)
+            if progress.phase == "tiles" and progress.done == 1:
+                stack.enter_context(joining(cluster.scheduler_address, *words, **environment))
+                wait_until(lambda: "gets no tiles" in caplog.text)
 
-        try:
-            address = ClusterOptions(cluster.scheduler_address)
-            summary = ts.segment(
-                image, make_model(), options=OPTIONS, cluster=address, report=report
-            )
-            with pytest.raises(ClusterError, match="the workers differ"):
-                ts.segment(image, make_model(), labels="b", options=OPTIONS, cluster=address)
-        finally:
-            for process in joined:
-                process.terminate()
-                process.wait()
+        summary = ts.segment(image, make_model(), options=OPTIONS, cluster=address, report=report)
+        with pytest.raises(ClusterError, match=refused):
+            ts.segment(image, make_model(), labels="b", options=OPTIONS, cluster=address)
     assert (summary.status, summary.computed) == ("done", 36)
-    executions = (tmp_path / "plant" / "executions").read_text().splitlines()
-    assert str(joined[0].pid) not in {line.split()[1] for line in executions}
+    assert summary.cluster is not None
+    assert [worker["tiles"] for worker in summary.cluster["workers"]] == [36]
+    assert re.search(f"the worker at tcp://.* gets no tiles: {told}", caplog.text)
+
+
+def test_where_devices_may_be_mixed_a_worker_of_another_kind_gets_tiles(
+    image: Path, make_model: MakeModel, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other instructions of the processor; both machines are real but for that."""
+    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    mixed = ClusterOptions(cluster.scheduler_address, mixed_devices=True)
+    with (
+        Client(cluster, set_as_default=False) as client,
+        joining(cluster.scheduler_address, ATEN_CPU_CAPABILITY="default"),
+    ):
+        client.wait_for_workers(2, timeout=60)
+        summary = ts.segment(image, make_model(), options=OPTIONS, cluster=mixed)
+        # It may not claim that not one label can differ.
+        found = ts.verify(image, "model", windows=2, cluster=mixed)
+    assert (summary.status, summary.computed) == ("done", 36)
+    assert summary.cluster is not None
+    assert len(summary.cluster["workers"]) == 2
+    assert found.passed
+    assert found.allowed_labels > 0
+
+
+HERE, _ = describe_worker("cpu", "float32", __file__)
+GPU = replace(HERE, device="cuda", capability="NVIDIA H200")
+
+
+def test_workers_with_and_without_a_gpu_may_be_mixed_where_that_is_allowed() -> None:
+    with pytest.raises(ClusterError, match="1 x cuda float32.* or allow several with --mixed-dev"):
+        agreed_kind([HERE, HERE, GPU], mixed=False)
+    kind = agreed_kind([HERE, HERE, GPU], mixed=True)
+    # Whoever comes first, or joins later, or resumes with others: the run is the same.
+    assert kind == agreed_kind([GPU], mixed=True)
+    assert kind.admits(HERE)
+    assert kind.admits(GPU)
+    assert not HERE.admits(GPU)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (replace(GPU, precision="bfloat16"), "bfloat16 on NVIDIA H200; float32 on .*--precision"),
+        (replace(GPU, torch="2.0.0"), "several versions of torch .2.0.0, "),
+    ],
+)
+def test_mixed_devices_compute_in_one_precision_with_one_torch(
+    other: WorkerKind, message: str
+) -> None:
+    with pytest.raises(ClusterError, match=message):
+        agreed_kind([HERE, other], mixed=True)
+    assert not agreed_kind([HERE], mixed=True).admits(other)
 
 
 def test_two_workers_on_one_gpu_are_refused() -> None:

@@ -15,6 +15,7 @@ from tests.pictures import random_pixels, write_image
 from tests.view.conftest import browser  # noqa: F401 - a fixture
 from tilesegment.config import ClusterOptions, RunOptions
 from tilesegment.errors import InputError, OutputError
+from tilesegment.reporting.facts import seam_section
 from tilesegment.usecases.report import make_report_folder
 
 MakeModel = Callable[..., Path]
@@ -45,6 +46,11 @@ def report(make_model: MakeModel, tmp_path: Path, one_worker: str) -> Path:
         image, make_model(), options=options, cluster=ClusterOptions(one_worker), verify=3
     )
     return ts.write_report(image, summary.labels, tmp_path / "r", COMMAND, summary.verified)
+
+
+def test_of_mixed_devices_it_does_not_claim_that_no_label_differs() -> None:
+    workers = {"precision": "float32", "device": "mixed"}
+    assert ("found", "at most 1 label in 1000 differs") in seam_section(3, workers).rows
 
 
 def test_it_tells_what_was_done(report: Path) -> None:

@@ -41,6 +41,10 @@ _CONNECT_SECONDS = 10
 _LEAVE_INTERRUPTS_TO_THE_DRIVER = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """For each worker: Ctrl-C on a terminal reaches all processes, and only one may end the run."""
 
+_SEE_NO_GPU = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''"
+"""For each worker on the processor. In the nanny's environment it would stay in this process, too,
+and the user's own value would win."""
+
 SETTINGS = {
     # Uniform tiles need no work stealing; moved reads would only be read again elsewhere.
     "distributed.scheduler.work-stealing": False,
@@ -247,21 +251,21 @@ def _refuse_unguarded_script() -> None:
         )
 
 
-def _local_arguments(options: ClusterOptions) -> dict[str, Any]:
+def _local_arguments(options: ClusterOptions, *preload: str) -> dict[str, Any]:
     return {
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
         "memory_limit": options.memory_limit or "auto",
         "silence_logs": logging.ERROR,
-        "preload": [_LEAVE_INTERRUPTS_TO_THE_DRIVER],
+        "preload": [_LEAVE_INTERRUPTS_TO_THE_DRIVER, *preload],
     }
 
 
 @contextmanager
 def _embedded(options: ClusterOptions) -> Iterator[Client]:
     before_start = {
-        # GPUs that this machine may have are not asked for.
-        "distributed.nanny.pre-spawn-environ": {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+        "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+        # GPUs of this machine have nothing to do with the run.
         "distributed.diagnostics.nvml": False,
     }
     with (
@@ -269,7 +273,7 @@ def _embedded(options: ClusterOptions) -> Iterator[Client]:
         LocalCluster(
             n_workers=fewest_workers(options),
             threads_per_worker=1 + _TASK_THREADS,
-            **_local_arguments(options),
+            **_local_arguments(options, _SEE_NO_GPU),
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -5,15 +5,14 @@ thread of its own, so that the device never waits for a disk, and never holds tw
 """
 
 import asyncio
-import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import ClusterError, IncompleteError, TilesegmentError, UnexpectedError
 from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
+from tilesegment.execution.versions import describe_mismatch, installed
 from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.mask import Mask
 from tilesegment.model.file import Description
@@ -38,7 +38,6 @@ from tilesegment.tiling import Window
 if TYPE_CHECKING:
     from tilesegment.model.predictor import Device, Predictor, TileClasses
 
-_logger = logging.getLogger(__name__)
 _TILES_BETWEEN_RETURNS = 32
 _MOST_CONSTANTS = 8
 """Tiles of one value that are remembered, a byte or two per pixel each."""
@@ -87,7 +86,8 @@ class WorkerModel:
     description: Description
     pixels: np.dtype[Any]
     precision: str
-    device: "Device"
+    device: "Device | None"
+    """None: its GPU where a worker has one, otherwise its processor."""
     threads: int | None
     """CPU threads of the network; None takes as many as the worker has."""
     blend: Blend | None = None
@@ -98,6 +98,8 @@ class WorkerModel:
     """Pixels with this value in all channels are background; None if there is no such value."""
     kind: "WorkerKind | None" = None
     """What every worker must be, also one that joins later; None takes any."""
+    versions: Mapping[str, str] | None = None
+    """Of the software that every worker must have, too, see `versions.installed`; None: any."""
     probabilities: bool = False
     """Whether the probabilities of the classes are wanted, too."""
     refinement: Refinement | None = None
@@ -115,7 +117,7 @@ class WorkerModel:
             self.description,
             self.pixels,
             self.precision,
-            self.device,
+            self.device or own_device(),
             self.blend,
             self.average,
             self.probabilities,
@@ -159,19 +161,26 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         keep_freed_memory()
         executor = ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME)
         worker.executors[self.name] = executor
-        self._predictor = executor.submit(self._load, worker.state.nthreads)
-        await asyncio.wrap_future(self._predictor)
+        self._predictor = executor.submit(self._load, worker.address, worker.state.nthreads)
+        try:
+            await asyncio.wrap_future(self._predictor)
+        except Exception as error:
+            # To the driver: of a worker that joins later nobody sees the log.
+            worker.log_event(self.name, f"the worker at {worker.address} gets no tiles: {error}")
+            raise
         await worker.set_resources(**{self.name: 1})
 
-    def _load(self, worker_threads: int) -> "Predictor":
+    def _load(self, address: str, worker_threads: int) -> "Predictor":
+        if self.model.versions is not None:
+            told = describe_mismatch(self.model.versions, {address: installed()})
+            if told is not None:
+                raise ClusterError(f"other versions of the software: {told}")
         wanted = self.model.kind
         if wanted is not None:
             cluster_kind = "cpu" if wanted.device == "cpu" else "gpu"
             own, _ = describe_worker(cluster_kind, cast("Precision", wanted.precision), "")
-            if own != wanted:
-                told = f"this worker ({own}) gets no tiles, for the others are {wanted}"
-                _logger.error(told)
-                raise ClusterError(told)
+            if not wanted.admits(own):
+                raise ClusterError(f"{address} is {own}, and the others are {wanted}")
         return self.model.build(worker_threads)
 
     def teardown(self, worker: Worker) -> None:
@@ -441,7 +450,7 @@ def derive_tile(
 class WorkerKind:
     """What decides the last bit of a worker's results."""
 
-    device: "Device"
+    device: "Device | Literal['mixed']"
     precision: str
     torch: str
     capability: str
@@ -450,10 +459,25 @@ class WorkerKind:
     def __str__(self) -> str:
         return f"{self.device} {self.precision}, torch {self.torch}, {self.capability}"
 
+    def mixed(self) -> "WorkerKind":
+        """Workers that differ from this one in nothing but the device."""
+        return replace(self, device="mixed", capability="any device")
+
+    def admits(self, other: "WorkerKind") -> bool:
+        """Whether a worker of another kind may do tiles of a run of this one."""
+        return other == self or (self.device == "mixed" and other.mixed() == self)
+
 
 def sent_bytes(dask_worker: Worker) -> int:
     """What this worker has sent to others and to the driver, since it started."""
     return int(dask_worker.transfer_outgoing_bytes_total)
+
+
+def own_device() -> "Device":
+    """What this process can compute on: a GPU if it sees one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def held_gpu() -> str:
@@ -473,7 +497,7 @@ def describe_worker(kind: str, precision: Precision, image: str) -> tuple[Worker
 
     from tilesegment.model.predictor import choose_precision
 
-    device: Device = "cuda" if kind != "cpu" and torch.cuda.is_available() else "cpu"
+    device = "cpu" if kind == "cpu" else own_device()
     capability = (
         torch.cuda.get_device_name()
         if device == "cuda"

@@ -117,8 +117,13 @@ def tile_section(summary: Mapping[str, Any]) -> Section:
     return Section("Tiles", (("in all", f"{summary['tiles']:,}"), *rows))
 
 
-def seam_section(verified: int, precision: str) -> Section:
-    """What is known of the seams."""
+def seam_section(verified: int, workers: Mapping[str, Any]) -> Section:
+    """What is known of the seams.
+
+    Args:
+        verified: windows that were computed again.
+        workers: of the run, as its provenance tells of them.
+    """
     if not verified:
         text = (
             "Not asked for with this run. `tilesegment verify` computes random windows of the "
@@ -126,9 +131,8 @@ def seam_section(verified: int, precision: str) -> Section:
         )
         return Section("Seam check", (("windows", text),))
     text = f"{verified} windows were computed again, from a wider context and another origin"
-    equal = (
-        "no label differs" if precision in EXACT_PRECISIONS else "at most 1 label in 1000 differs"
-    )
+    is_exact = workers["precision"] in EXACT_PRECISIONS and workers["device"] != "mixed"
+    equal = "no label differs" if is_exact else "at most 1 label in 1000 differs"
     return Section("Seam check", (("windows", text), ("found", equal)))
 
 

@@ -111,6 +111,7 @@ class Job:
         return layout_volume(self.image, layout, self.directory)
 
     def worker_model(self, workers: "WorkerKind", threads: int | None) -> "WorkerModel":
+        from tilesegment.execution.versions import installed
         from tilesegment.execution.worker import WorkerModel
 
         return WorkerModel(
@@ -118,7 +119,7 @@ class Job:
             description=self.description,
             pixels=self.image.levels[self.plan.source.level].dtype,
             precision=workers.precision,
-            device=workers.device,
+            device=None if workers.device == "mixed" else workers.device,
             threads=threads,
             blend=self.plan.network.blend,
             average=self.options.average,
@@ -126,6 +127,7 @@ class Job:
             probabilities=self.options.probabilities,
             refinement=self.plan.network.refinement,
             kind=workers,
+            versions=installed(),
         )
 
     def fingerprint(self, precision: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _told(
         "has_areas": size is not None,
         "sections": [
             facts.tile_section(summary),
-            facts.seam_section(verified, made["fingerprint"]["precision"]),
+            facts.seam_section(verified, made["workers"]),
             facts.plan_section(made, size),
             facts.version_section(made, _versions()),
         ],

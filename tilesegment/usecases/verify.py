@@ -180,7 +180,11 @@ def verify_labels(
     _refuse_quarantined(job, made["summary"]["quarantined"])
     job = _as_stored(job, made["plan"])
     plan, mask = job.plan, job.mask
-    is_exact = made["workers"] == asdict(workers) and workers.precision in EXACT_PRECISIONS
+    is_exact = (
+        made["workers"] == asdict(workers)
+        and workers.device != "mixed"
+        and workers.precision in EXACT_PRECISIONS
+    )
     pixels = job.image.pixels(plan.source.level)
     checker = WindowChecker(plan, pixels, job.volume, mask, 0 if is_exact else REDUCED_STEPS)
     chosen = draw_windows(

@@ -1,9 +1,10 @@
 """Who executes a job: workers of one kind, that hold its model."""
 
+import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tilesegment.execution.watch import WorkerWatch
     from tilesegment.execution.worker import WorkerKind, WorkerModel
 
+_logger = logging.getLogger(__name__)
 
 Phase = Literal[
     "statistics", "tiles", "levels", "windows",
@@ -87,7 +89,8 @@ def count_sent(client: "Client") -> dict[str, int]:
     """Bytes that each worker has sent to others and to the driver, since it started."""
     from tilesegment.execution.worker import sent_bytes
 
-    sent: dict[str, int] = client.run(sent_bytes)
+    # A worker that leaves meanwhile is not worth a run.
+    sent: dict[str, int] = client.run(sent_bytes, on_error="ignore")
     return sent
 
 
@@ -115,12 +118,12 @@ def report_progress(
 
 
 def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "WorkerKind":
-    """What all workers are; they must be of one kind, and see the image.
+    """What all workers are; they must be of one kind, or may be mixed, and see the image.
 
     Raises:
         ClusterError: if they differ, for their results would too; or if one lacks what it needs.
     """
-    from tilesegment.execution.worker import WorkerKind, describe_worker, held_gpu
+    from tilesegment.execution.worker import describe_worker, held_gpu
 
     precision = job.description.precision(job.options.precision)
     answers = client.run(describe_worker, cluster.kind, precision, job.image.location)
@@ -132,20 +135,50 @@ def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "Wo
             f"the workers at {', '.join(blind)} do not see {job.image.location}; put the image "
             "where all workers find it under one path"
         )
-    kinds = Counter(kind for kind, _ in answers.values())
-    if len(kinds) > 1:
-        found = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
-        raise ClusterError(
-            f"the workers differ ({found}), and so would their results; use workers of one kind"
-        )
-    kind: WorkerKind = next(iter(kinds))
-    if cluster.kind == "gpu" and kind.device != "cuda":
+    kind = agreed_kind([kind for kind, _ in answers.values()], cluster.mixed_devices)
+    gpus = [address for address, (kind, _) in answers.items() if kind.device == "cuda"]
+    if cluster.kind == "gpu" and len(gpus) < len(answers):
         raise ClusterError(
             f"torch {kind.torch} cannot use the GPU here; install a CUDA build of torch"
         )
-    if kind.device == "cuda":
-        refuse_shared_gpu(client.run(held_gpu))
+    if gpus:
+        refuse_shared_gpu(client.run(held_gpu, workers=gpus))
     return kind
+
+
+def agreed_kind(kinds: Iterable["WorkerKind"], mixed: bool) -> "WorkerKind":
+    """What the workers of a run are, from what each is.
+
+    Args:
+        kinds: of the workers; at least one.
+        mixed: whether their devices may differ.
+
+    Raises:
+        ClusterError: if they differ in more than they may.
+    """
+    counts = Counter(kinds)
+    if not mixed and len(counts) > 1:
+        found = "; ".join(f"{count} x {kind}" for kind, count in counts.items())
+        raise ClusterError(
+            f"the workers differ ({found}), and so would their results; use workers of one kind, "
+            "or allow several with --mixed-devices (docs/exactness.md)"
+        )
+    kind = next(iter(counts))
+    if not mixed:
+        return kind
+    if len({each.torch for each in counts}) > 1:
+        found = ", ".join(sorted({each.torch for each in counts}))
+        raise ClusterError(
+            f"the workers have several versions of torch ({found}); --mixed-devices allows other "
+            "devices, and no other software: install one version everywhere"
+        )
+    if len({each.precision for each in counts}) > 1:
+        found = "; ".join(sorted({f"{each.precision} on {each.capability}" for each in counts}))
+        raise ClusterError(
+            f"the fastest arithmetic of the workers differs ({found}); choose one for all with "
+            "--precision float32"
+        )
+    return kind.mixed()
 
 
 def refuse_shared_gpu(held: Mapping[str, str]) -> None:
@@ -171,16 +204,27 @@ def model_on_workers(
     client: "Client", model: "WorkerModel", report: Callable[[Progress], None] | None
 ) -> Iterator[Run]:
     """Every worker holds the model while the block lasts."""
+    from distributed.comm import CommClosedError
+
     from tilesegment.execution.worker import ModelPlugin
 
     name = _new_name("tilesegment")
     run = Run(client, name, name, report)
     try:
-        client.register_plugin(ModelPlugin(run.plugin, model), name=run.plugin)
+        try:
+            client.register_plugin(ModelPlugin(run.plugin, model), name=run.plugin)
+        except CommClosedError:
+            _logger.warning("a worker was lost while it loaded the model")
+        client.subscribe_topic(run.plugin, _tell)
         yield run
     finally:
         with suppress(OSError, CancelledError):
             client.unregister_worker_plugin(run.plugin)
+
+
+def _tell(event: tuple[float, str]) -> None:
+    """Say what a worker that has joined says of itself."""
+    _logger.warning(event[1])
 
 
 def _new_name(prefix: str) -> str:
