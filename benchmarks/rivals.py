@@ -369,6 +369,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=3072, help="a multiple of 16")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="", help="parts of the names of other tools, with commas")
+    parser.add_argument("--result", default="rivals", help="name of the file of results")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "TOOL"), help=argparse.SUPPRESS)
     parser.add_argument("--prepare", metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -384,7 +386,10 @@ def main() -> None:
         start("--prepare", name, "--side", str(arguments.side)).check_returncode()
         bench = Bench(Path(name))
         whole = json.loads((bench.folder / "whole.json").read_text())
-        runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in TOOLS}
+        wanted = (OWN, *arguments.only.split(","))
+        runs: dict[str, list[dict[str, Any]]] = {
+            tool: [] for tool in TOOLS if any(part in tool for part in wanted)
+        }
         for _ in range(arguments.runs):
             for tool in list(runs):
                 found = measure(bench.folder, tool)
@@ -401,7 +406,7 @@ def main() -> None:
         "whole_image_in_one_pass_mpx_s": round(arguments.side**2 / 1e6 / whole["seconds"], 3),
         "rows": rows,
     }
-    save_results("rivals", results)
+    save_results(arguments.result, results)
     print(json.dumps(results, indent=1))
 
 
