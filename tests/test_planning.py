@@ -53,6 +53,13 @@ def test_a_narrow_networks_tiles_are_so_large_that_the_halo_costs_little() -> No
     assert plan.read_amplification <= 1.15
 
 
+def test_narrower_arithmetic_affords_larger_tiles() -> None:
+    """Of the paper's network, whose halo costs two fifths in float32."""
+    plans = [planned(YX(32_768, 32_768), network=replace(PAPER, value_bytes=n)) for n in (4, 2, 1)]
+    assert [plan.tile for plan in plans] == [1024, 1536, 2048]
+    assert plans[2].compute_amplification <= 1.25
+
+
 @pytest.mark.parametrize(("side", "chunk", "tile"), [(7068, 512, 1424), (7068, 240, 1440)])
 def test_the_last_tiles_reach_no_farther_beyond_the_image_than_needed(
     side: int, chunk: int, tile: int

@@ -1,11 +1,20 @@
 """What a user chooses for a run; everything else follows from it, the image and the model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from tilesegment.errors import OptionError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+VALUE_BYTES: Mapping[Precision, int] = {
+    "auto": 4,
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "int8": 1,
+}
+"""Of a value of a feature map; for "auto" what it may be at most."""
 EXACT_PRECISIONS = ("float32", "int8")
 """In which a network gives the same bits for inputs of any size."""
 MOST_VIEWS = 8

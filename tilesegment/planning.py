@@ -91,6 +91,8 @@ class Network:
     """Classes whose probabilities are stored, a byte per pixel each."""
     refinement: Refinement | None = None
     """What is done with probabilities before they become labels."""
+    value_bytes: int = 4
+    """Of one value of a feature map, by the precision."""
     refinement_bytes: int = 0
     """That this takes per pixel that the network is shown."""
 
@@ -285,7 +287,7 @@ def _amplification(shape: YX, network: Network, tile: int) -> float:
 
 def _feature_bytes(network: Network) -> float:
     """Of the feature maps that live at once, per pixel that the network is shown."""
-    return network.base_channels * _FLOAT_BYTES * _FULL_RESOLUTION_MAPS
+    return network.base_channels * network.value_bytes * _FULL_RESOLUTION_MAPS
 
 
 def _fixed_tile(fixed_input: int, geometry: NetworkGeometry, wanted: int | None) -> int:

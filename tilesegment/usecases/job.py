@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tilesegment.blending import Blend, choose_blend
-from tilesegment.config import RunOptions, check_average
+from tilesegment.config import VALUE_BYTES, RunOptions, check_average
 from tilesegment.errors import OptionError, OutputError
 from tilesegment.geometry import YX
 from tilesegment.mask import Mask
@@ -259,6 +259,7 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         statistics=bool(description.whole_image_steps),
         stored_classes=len(description.classes) if options.probabilities else 0,
         refinement=refinement,
+        value_bytes=VALUE_BYTES[options.precision],
         refinement_bytes=(
             refinement.bytes_per_pixel(len(description.classes), image.channels)
             if refinement is not None
