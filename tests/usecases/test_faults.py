@@ -149,7 +149,11 @@ def test_a_second_interrupt_does_not_wait_and_the_next_run_goes_on(
     records = image / "labels" / "model" / ".tilesegment" / "tiles-0001.jsonl"
     with planted(two_workers, waits, folder) as plant:
         run = subprocess.Popen(
-            [*map(str, words), "--precision", "float32"], stderr=subprocess.PIPE, text=True
+            [*map(str, words), "--precision", "float32"],
+            stderr=subprocess.PIPE,
+            text=True,
+            # Whoever starts the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while run.poll() is None and not (
             records.exists() and records.stat().st_size and plant.executions()[True]
