@@ -93,7 +93,7 @@ def test_without_a_file_there_is_the_users_folder(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[rum]\ntile = 3", "there is no command 'rum'; [NAME] is one of check, clean,"),
+        ("[rum]\ntile = 3", "there is no command 'rum'; [NAME] is one of calibrate, check, clean,"),
         ("[run]\ntyle = 3", "[run] has no option 'tyle'; it may have allow-partial,"),
         ("[run]\nlevel = -1", "-1 is not in the range x>=0. (in tilesegment.toml)"),
     ],
