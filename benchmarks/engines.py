@@ -1,0 +1,84 @@
+"""Forward-only speed of the same network by several engines, on one input in memory.
+
+    python benchmarks/engines.py [--base 16] [--size 1248] [--runs 5]
+
+torch as it is, torch with channels last, torch.compile (inductor with frozen weights; it needs a
+C++ compiler), and what `tilesegment run` computes with. Megapixels of the input per second, halo
+included, each engine's median, all in one process with the allocator settings of our workers.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from common import save_results
+from torch import Tensor, nn
+
+import tilesegment as ts
+from tilesegment.config import ClusterOptions
+from tilesegment.execution.cluster import inference_threads
+from tilesegment.execution.memory import keep_freed_memory
+from tilesegment.model.fuse import fuse
+from tilesegment.model.quantise import can_quantise, measure_ranges, quantise
+
+CLUSTER = ClusterOptions(workers=1)
+
+
+def network(base: int) -> nn.Module:
+    torch.manual_seed(0)
+    return ts.UNet(3, 2, base_channels=base, depth=4, padding="same").eval()
+
+
+def in_integers(base: int, image: Tensor) -> nn.Module:
+    ranges = measure_ranges(network(base), [image])
+    return quantise(network(base), ranges, torch.ones(1), torch.zeros(1))
+
+
+def seconds(engine: Callable[[Tensor], Tensor], image: Tensor, runs: int) -> float:
+    engine(image)
+    passes = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        engine(image)
+        passes.append(time.perf_counter() - started)
+    return statistics.median(passes)
+
+
+def main() -> None:
+    """Measure, print, and write benchmarks/results/engines.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", type=int, default=16)
+    parser.add_argument("--size", type=int, default=1248, help="of the input, a multiple of 16")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(inference_threads(CLUSTER) or 1)
+    torch._inductor.config.freezing = True
+    keep_freed_memory()
+    plain = torch.rand(1, 3, arguments.size, arguments.size)
+    last = plain.to(memory_format=torch.channels_last)
+    speeds: dict[str, float] = {}
+
+    def time_engine(name: str, engine: nn.Module, image: Tensor) -> None:
+        taken = seconds(engine, image, arguments.runs)
+        speeds[name] = round(arguments.size**2 / 1e6 / taken, 2)
+        print(f"{name}: {speeds[name]} Mpx/s", flush=True)
+
+    with torch.no_grad():
+        for dtype in (torch.float32, torch.bfloat16):
+            kind = str(dtype).removeprefix("torch.")
+            channels_last = network(arguments.base).to(dtype).to(memory_format=torch.channels_last)
+            time_engine(f"{kind}, torch", network(arguments.base).to(dtype), plain.to(dtype))
+            time_engine(f"{kind}, torch, channels last", channels_last, last.to(dtype))
+            time_engine(f"{kind}, torch.compile", torch.compile(channels_last), last.to(dtype))
+            fused = fuse(network(arguments.base).to(dtype))
+            time_engine(f"{kind}, tilesegment", fused, last.to(dtype))
+        if can_quantise():
+            pixels = (last * 255).to(torch.uint8)
+            time_engine("int8, tilesegment", in_integers(arguments.base, plain), pixels)
+    save_results("engines", {**vars(arguments), "input_mpx_s": speeds})
+
+
+if __name__ == "__main__":
+    main()
