@@ -8,9 +8,9 @@ import pytest
 from scipy import ndimage
 
 from tests.pictures import calibrated, load_predictor
-from tilesegment.errors import OptionError
+from tilesegment.errors import ModelError, OptionError
 from tilesegment.model import predictor as predicting
-from tilesegment.model.file import read_description
+from tilesegment.model.file import read_description, save_with_ranges
 from tilesegment.model.predictor import choose_precision
 from tilesegment.model.quantise import _Steps, can_quantise
 
@@ -65,6 +65,18 @@ def test_a_model_without_ranges_is_refused(make_model: MakeModel) -> None:
     with pytest.raises(OptionError, match="tilesegment calibrate MODEL IMAGE"):
         read_description(model).precision("int8")
     assert read_description(calibrated(model)).precision("int8") == "int8"
+
+
+@pytest.mark.parametrize("fault", ["missing", "not finite", "upside down"])
+def test_damaged_ranges_are_told_before_any_tile(fault: str, make_model: MakeModel) -> None:
+    model = calibrated(make_model())
+    ranges = dict(read_description(model).ranges)
+    low, high = ranges.pop("up.0")
+    if fault != "missing":
+        ranges["up.0"] = (low, float("inf")) if fault == "not finite" else (high, low)
+    save_with_ranges(model.read_bytes(), ranges, model)
+    with pytest.raises(ModelError, match="damaged description .*range"):
+        read_description(model)
 
 
 def test_a_device_without_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ header, so that everything but the weights can be read without loading torch.
 import hashlib
 import io
 import json
+import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -323,13 +324,28 @@ def read_description(path: str | Path) -> ModelDescription:
             ),
             pixel_size_um=description["pixel_size_um"],
             training=description["training"],
-            ranges={
-                name: (float(low), float(high))
-                for name, (low, high) in description.get("ranges", {}).items()
-            },
+            ranges=_read_ranges(description.get("ranges", {}), description["arguments"]["depth"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} has a damaged description ({error}); export it again") from error
+
+
+def _read_ranges(given: Mapping[str, Any], depth: int) -> Ranges:
+    """The ranges of a model that was calibrated; none of one that was not.
+
+    Raises:
+        ValueError: if one is missing, or no range.
+    """
+    ranges = {name: (float(low), float(high)) for name, (low, high) in given.items()}
+    convolved = [("contracting", level) for level in range(depth + 1)]
+    convolved += [("expansive", level) for level in range(depth)]
+    maps = {f"{path}.{level}.{index}" for path, level in convolved for index in (0, 1)}
+    maps |= {f"up.{level}" for level in range(depth)}
+    if ranges and ranges.keys() != maps:
+        raise ValueError("its ranges are not those of its feature maps")
+    if not all(-math.inf < low <= high < math.inf for low, high in ranges.values()):
+        raise ValueError("a range of its feature maps is none")
+    return ranges
 
 
 def load_model(path: str | Path) -> "UNet":

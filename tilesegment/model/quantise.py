@@ -59,9 +59,6 @@ def quantise(network: UNet, ranges: Ranges, scale: Tensor, offset: Tensor) -> nn
     Returns:
         A network from (n, channels, h, w) to logits in float32. It takes bytes, before they are
         multiplied, or float32, after.
-
-    Raises:
-        KeyError: if the range of a map is missing.
     """
     network.eval()
     depth = len(network.up)
