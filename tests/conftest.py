@@ -12,10 +12,8 @@ import torch
 from distributed import LocalCluster
 
 from tests.faulty_s3 import FaultyS3
-from tests.pictures import balanced
+from tests.pictures import random_model
 from tilesegment.execution.cluster import SETTINGS
-from tilesegment.model.file import save_model
-from tilesegment.model.unet import UNet
 from tilesegment.storage.remote import RemotePath
 
 # Shared machines stall; a slow example is not a failure.
@@ -32,6 +30,14 @@ SECRET = "a secret that nobody may see"  # noqa: S105
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Measured geometries are neither taken from the user's cache nor left there."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads_as_before() -> Iterator[None]:
+    """Whatever number of threads the tests of a file draw."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +80,7 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
     """A model file with random weights, drawn from a fixed seed."""
 
     def make(in_channels: int = 3, classes: int = 3, *, seed: int = 0, **arguments: object) -> Path:
-        torch.manual_seed(seed)
-        network = UNet(in_channels, classes, **{"base_channels": 4, "depth": 2, **arguments})
-        return save_model(balanced(network), tmp_path / "model.safetensors")
+        return random_model(tmp_path, in_channels, classes, seed=seed, **arguments)
 
     return make
 

@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from tilesegment.geometry import round_up
-from tilesegment.model.file import read_description, save_with_ranges
+from tilesegment.model.file import read_description, save_model, save_with_ranges
 from tilesegment.model.predictor import Predictor
 from tilesegment.model.probing.precision import find_ranges
 from tilesegment.model.unet import UNet
@@ -101,6 +101,15 @@ def balanced(network: UNet) -> UNet:
         logits = network(noise)
         network.head.bias -= logits.mean(dim=(0, 2, 3))
     return network
+
+
+def random_model(
+    folder: Path, in_channels: int = 3, classes: int = 3, *, seed: int = 0, **arguments: object
+) -> Path:
+    """A model file in a folder, with random weights drawn from a fixed seed."""
+    torch.manual_seed(seed)
+    network = UNet(in_channels, classes, **{"base_channels": 4, "depth": 2, **arguments})
+    return save_model(balanced(network), folder / "model.safetensors")
 
 
 def calibrated(model: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import zarr
 from PIL import Image as PILImage
 
 import tilesegment as ts
-from tests.pictures import random_pixels, write_image
+from tests.pictures import random_model, random_pixels, write_image
 from tilesegment.storage.ledger import read_records
 
 PROGRAM = Path(sys.executable).with_name("tilesegment")
@@ -36,16 +37,14 @@ COMMANDS = [
     "evaluate",
 ]
 MakeModel = Callable[..., Path]
+Done = subprocess.CompletedProcess[str]
+Typed = Callable[..., Done]
 
 
-def tilesegment(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+def tilesegment(*words: object) -> Done:
+    """The program, in a process of its own."""
     return subprocess.run(
-        [PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **variables},
-        check=False,
+        [PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -54,28 +53,37 @@ def image(tmp_path: Path) -> Path:
     return write_image(tmp_path / "i.zarr", random_pixels((3, 100, 130), "uint8"), levels=2)
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A folder with an image i.zarr, a model, and report.html; and the run that segmented it."""
+    folder = tmp_path_factory.mktemp("ran")
+    image = write_image(folder / "i.zarr", random_pixels((3, 100, 130), "uint8"), levels=2)
+    words = ["run", image, "--model", random_model(folder), "--labels", "cells", "--tile", 32]
+    options = ["--workers", "1:2", "--performance-report", folder / "report.html", "--verify", 2]
+    return folder, tilesegment(*words, *options, "--precision", "float32", "--json")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_itself(command: str) -> None:
-    result = tilesegment(command, "--help")
+def test_help_explains_itself(command: str, typed: Typed) -> None:
+    result = typed(command, "--help")
     assert result.returncode == 0
     assert "\\b" not in result.stdout
     assert command == "models" or f"tilesegment {command}" in result.stdout.split("Examples:")[1]
-    assert command in tilesegment("--help").stdout
+    assert command in typed("--help").stdout
 
 
-def test_info_tells_of_a_bundled_model_by_its_name() -> None:
-    told = tilesegment("info", "nuclei").stdout
+def test_info_tells_of_a_bundled_model_by_its_name(typed: Typed) -> None:
+    told = typed("info", "nuclei").stdout
     assert "0 background, 1 nucleus" in told
     assert max(map(len, told.splitlines())) < 200
-    assert json.loads(tilesegment("info", "nuclei", "--json").stdout)["training"]["recipe"]
+    assert json.loads(typed("info", "nuclei", "--json").stdout)["training"]["recipe"]
 
 
 def test_run_on_the_embedded_cluster_and_again(
-    image: Path, make_model: MakeModel, tmp_path: Path
+    ran: tuple[Path, Done], typed: Typed, tmp_path: Path
 ) -> None:
-    model = make_model()
-    words = ["run", image, "--model", model, "--labels", "cells", "--tile", 32, "--json"]
-    first = tilesegment(*words)
+    folder, first = ran
+    image = folder / "i.zarr"
     assert first.returncode == 0, first.stderr
     summary = json.loads(first.stdout)
     assert (summary["status"], summary["tiles"], summary["computed"]) == ("done", 20, 20)
@@ -84,33 +92,35 @@ def test_run_on_the_embedded_cluster_and_again(
     assert "Segmenting: 20 of 20 tiles" in first.stderr
     assert "INFO" not in first.stderr
     assert "\x1b" not in first.stderr
-    again = tilesegment(*words[:-1])
+    model = folder / "model.safetensors"
+    again = typed(
+        "run", image, "--model", model, "--labels", "cells", "--tile", 32, "--precision", "float32"
+    )
     assert again.returncode == 0
     assert again.stdout.startswith("Already complete")
     overlay = tmp_path / "o.png"
-    assert tilesegment("export", image, overlay, "--labels", "cells").returncode == 0
+    assert typed("export", image, overlay, "--labels", "cells").returncode == 0
     assert PILImage.open(overlay).size[0] == 130
-    assert "cells" in tilesegment("info", image).stdout
+    assert "cells" in typed("info", image).stdout
 
 
-def test_run_tells_of_its_workers(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    words = ["run", image, "--model", make_model(), "--tile", 32, "--workers", "1:2"]
-    done = tilesegment(*words, "--performance-report", page, "--json")
-    assert done.returncode == 0, done.stderr
+def test_run_tells_of_its_workers(ran: tuple[Path, Done], typed: Typed) -> None:
+    folder, done = ran
     told = json.loads(done.stdout)["cluster"]
     assert sum(worker["tiles"] for worker in told["workers"]) == 20
     assert {"megapixels_per_second", "idle_share"} <= set(told["workers"][0])
     assert {"retries", "moved_bytes"} <= set(told)
-    assert "<html" in page.read_text()
-    wrong = tilesegment("run", image, "--workers", "4:2")
+    assert "<html" in (folder / "report.html").read_text()
+    wrong = typed("run", folder / "i.zarr", "--workers", "4:2")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "write 2:16" in wrong.stderr
 
 
-def test_plan_prints_its_keys_and_writes_nothing(image: Path, make_model: MakeModel) -> None:
+def test_plan_prints_its_keys_and_writes_nothing(
+    image: Path, make_model: MakeModel, typed: Typed
+) -> None:
     before = sorted(image.rglob("*"))
-    result = tilesegment("plan", image, "--model", make_model(), "--tile", 48, "--json")
+    result = typed("plan", image, "--model", make_model(), "--tile", 48, "--json")
     facts = json.loads(result.stdout)
     assert (facts["level"], facts["tile"], facts["halo"], facts["tiles"]) == (0, 48, 20, 9)
     assert {
@@ -121,68 +131,70 @@ def test_plan_prints_its_keys_and_writes_nothing(image: Path, make_model: MakeMo
     assert sorted(image.rglob("*")) == before
 
 
-def test_plan_for_people(image: Path, make_model: MakeModel) -> None:
-    result = tilesegment("plan", image, "--model", make_model())
+def test_plan_for_people(image: Path, make_model: MakeModel, typed: Typed) -> None:
+    result = typed("plan", image, "--model", make_model())
     assert "Halo:      20 px per side (border 20, alignment 4)" in result.stdout
 
 
-def test_plan_and_run_tell_what_a_partition_does(image: Path, make_model: MakeModel) -> None:
+def test_plan_and_run_tell_what_a_partition_does(
+    image: Path, make_model: MakeModel, typed: Typed, one_worker: str
+) -> None:
     words = [image, "--model", make_model(), "--tile", 32, "--partition", "2/3"]
-    facts = json.loads(tilesegment("plan", *words, "--json").stdout)
+    facts = json.loads(typed("plan", *words, "--json").stdout)
     assert (facts["tiles"], facts["partition"], facts["partition_tiles"]) == (20, "2/3", 7)
-    assert "Partition: 2/3: 7 of the tiles" in tilesegment("plan", *words).stdout
-    done = tilesegment("run", *words)
+    assert "Partition: 2/3: 7 of the tiles" in typed("plan", *words).stdout
+    done = typed("run", *words, "--cluster", one_worker)
     assert done.returncode == 0, done.stderr
     assert "Partition 2/3 done: 7 tiles; not finished yet: 1, 3." in done.stdout
-    refused = tilesegment("run", *words[:-1], "0/3")
+    refused = typed("run", *words[:-1], "0/3")
     assert refused.returncode == 2
     assert "(for a job array: --array=1-3)" in refused.stderr
 
 
-def test_plan_says_which_pixels_the_network_is_shown(image: Path, make_model: MakeModel) -> None:
+def test_plan_says_which_pixels_the_network_is_shown(
+    image: Path, make_model: MakeModel, typed: Typed
+) -> None:
     words = ["plan", image, "--model", make_model(), "--pixel-size"]
-    fits = tilesegment(*words, 1)
+    fits = typed(*words, 1)
     assert "level 1: 50 x 65 px" in fits.stdout
     assert "Scale:     as it is (--pixel-size 1, and its pixels are 1 um)" in fits.stdout
-    resampled = tilesegment(*words, 0.8)
+    resampled = typed(*words, 0.8)
     assert "Scale:     resampled, 1.6 px to one (--pixel-size 0.8, and no level" in resampled.stdout
-    facts = json.loads(tilesegment(*words, 0.8, "--json").stdout)
+    facts = json.loads(typed(*words, 0.8, "--json").stdout)
     assert (facts["level"], facts["resampled_by"]) == (0, [1.6, 1.6])
 
 
 def test_verify_prints_its_keys_and_fails_where_labels_differ(
-    image: Path, make_model: MakeModel
+    ran: tuple[Path, Done], typed: Typed, tmp_path: Path
 ) -> None:
-    words = [image, "--labels", "cells", "--windows", 6]
-    made = tilesegment(
-        "run", image, "--model", make_model(), "--labels", "cells", "--tile", 32, "--verify", 2,
-        "--precision", "float32",
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    assert "Verified: 2 windows, equal" in made.stdout
+    folder, made = ran
+    assert json.loads(made.stdout)["verified"] == 2
+    image = Path(shutil.copytree(folder / "i.zarr", tmp_path / "i.zarr"))
     labels = zarr.open_array(image / "labels" / "cells" / "0")
     labels[...] = (labels[...] + 1) % 3
-    result = tilesegment("verify", *words, "--json")
+    result = typed("verify", image, "--labels", "cells", "--windows", 6, "--json")
     assert result.returncode == 1
     found = json.loads(result.stdout)
     assert (found["windows"], found["largest_difference"], found["damaged"]) == (6, 0.0, [])
     assert found["differing_labels"] > 0
     assert "labels are not those that the model gives" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
-def test_plan_counts_what_a_mask_spares(image: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_plan_counts_what_a_mask_spares(
+    image: Path, make_model: MakeModel, typed: Typed, tmp_path: Path
+) -> None:
     mask = tmp_path / "mask.zarr"
     zarr.create_array(mask, data=np.eye(1, 5, dtype="uint8"))
     words = ["plan", image, "--model", make_model(), "--tile", 32, "--mask", mask]
-    assert json.loads(tilesegment(*words, "--json").stdout)["masked"] == 16
-    assert "20 of 32 px, 16 of them outside the mask, in 1 region" in tilesegment(*words).stdout
+    assert json.loads(typed(*words, "--json").stdout)["masked"] == 16
+    assert "20 of 32 px, 16 of them outside the mask, in 1 region" in typed(*words).stdout
 
 
-def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -> None:
-    result = tilesegment(
-        "plan", image, "--model", make_model(), "--json", TILESEGMENT_PLAN_TILE="64"
-    )
+def test_options_come_from_the_environment(
+    image: Path, make_model: MakeModel, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILESEGMENT_PLAN_TILE", "64")
+    result = typed("plan", image, "--model", make_model(), "--json")
     assert json.loads(result.stdout)["tile"] == 64
 
 
@@ -220,23 +232,29 @@ def test_options_come_from_the_environment(image: Path, make_model: MakeModel) -
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(
-    words: list[str], code: int, message: str, image: Path, make_model: MakeModel
+    words: list[str], code: int, message: str, image: Path, make_model: MakeModel, typed: Typed
 ) -> None:
     places = {"IMAGE": image, "MODEL": make_model()}
-    result = tilesegment(*(places.get(word, word) for word in words))
-    assert result.returncode == code
+    result = typed(*(places.get(word, word) for word in words))
+    assert (result.returncode, result.stdout) == (code, "")
     assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
     assert not (image / "labels").exists()
 
 
-def test_no_gpu_is_one_line_at_once(image: Path, make_model: MakeModel) -> None:
+@pytest.mark.parametrize(("words", "code"), [(["nowhere.zarr"], 1), ([], 2)])
+def test_a_process_ends_with_the_code_and_without_a_traceback(words: list[str], code: int) -> None:
+    result = tilesegment("run", *words)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_no_gpu_is_one_line_at_once(image: Path, make_model: MakeModel, typed: Typed) -> None:
     from tilesegment.execution.cluster import count_gpus
 
     if count_gpus():
         pytest.skip("this machine has a GPU")
-    result = tilesegment("run", image, "--model", make_model(), "--cluster", "gpu")
+    result = typed("run", image, "--model", make_model(), "--cluster", "gpu")
     assert result.returncode == 1
     assert result.stderr.startswith("Error: no GPU found")
     assert result.stderr.count("\n") == 1
@@ -250,10 +268,16 @@ def test_no_gpu_is_one_line_at_once(image: Path, make_model: MakeModel) -> None:
     ],
 )
 def test_a_signal_keeps_finished_tiles(
-    number: int, code: int, message: str, make_model: MakeModel, tmp_path: Path
+    number: int,
+    code: int,
+    message: str,
+    make_model: MakeModel,
+    tmp_path: Path,
+    typed: Typed,
+    one_worker: str,
 ) -> None:
-    pixels = random_pixels((3, 500, 500), "uint8")
-    image = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 250, 250))
+    pixels = random_pixels((3, 320, 320), "uint8")
+    image = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 160, 160))
     words = ["run", image, "--model", make_model(base_channels=8), "--tile", "32"]
     command = [PROGRAM, *map(str, words)]
     run = subprocess.Popen(
@@ -278,14 +302,16 @@ def test_a_signal_keeps_finished_tiles(
     assert "Traceback" not in stderr
     # A record that was being written when the signal came may be there twice.
     done = len({record.number for record in read_records(records)})
-    assert 0 < done < 256
+    assert 0 < done < 100
     assert ts.open_image(image).label_names() == []
-    result = tilesegment(*words, "--json")
+    result = typed(*words, "--cluster", one_worker, "--json")
     assert json.loads(result.stdout)["skipped"] == done
 
 
-def test_check_prints_one_object_with_the_keys_that_scripts_rely_on(make_model: MakeModel) -> None:
-    result = tilesegment("check", make_model(depth=1), "--json")
+def test_check_prints_one_object_with_the_keys_that_scripts_rely_on(
+    make_model: MakeModel, typed: Typed
+) -> None:
+    result = typed("check", make_model(depth=1), "--json")
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
     assert (facts["local"], facts["border"], facts["alignment"]) == (True, 8, 2)

@@ -1,13 +1,10 @@
 """`tilesegment evaluate` as it is typed."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from tilesegment_cli.main import main
 
 
 @pytest.fixture
@@ -21,47 +18,34 @@ def folders(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def tilesegment(monkeypatch, capsys):
-    """Run a command in this process; returns exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tilesegment", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def test_json_has_the_keys_that_scripts_rely_on(tilesegment, folders):
+def test_json_has_the_keys_that_scripts_rely_on(typed, folders):
     words = "evaluate", folders / "predicted", folders / "truth", "--json", "--by-group"
-    code, stdout, stderr = tilesegment(*words)
-    found = json.loads(stdout)
-    assert (code, stderr) == (0, "")
+    result = typed(*words)
+    found = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (0, "")
     assert found["pixel_error"] == pytest.approx(3 / 72)
     assert found["classes"]["foreground"] == {"iou": 9 / 12, "dice": 18 / 21}
     assert found["confusion"] == [[180, 0], [9, 27]]
     assert set(found["by_group"]) == {"a", "b"}
     assert set(found["by_picture"]) == {"a_1", "a_2", "b_1"}
     assert not {"instances", "boundaries"} & set(found)
-    _, stdout, _ = tilesegment(*words, "--kind", "instances")
-    assert json.loads(stdout)["instances"]["thresholds"]["0.70"]["f1"] == 1
+    assert (
+        json.loads(typed(*words, "--kind", "instances").stdout)["instances"]["thresholds"]["0.70"][
+            "f1"
+        ]
+        == 1
+    )
 
 
-def test_tables_are_for_people(tilesegment, folders):
+def test_tables_are_for_people(typed, folders):
     picture = folders / "e.png"
     words = "evaluate", folders / "predicted", folders / "truth", "--picture", picture
-    code, stdout, _ = tilesegment(*words, "--kind", "instances", "--by-group")
-    assert code == 0
+    result = typed(*words, "--kind", "instances", "--by-group")
+    assert result.returncode == 0
     for text in ("a_2", "group b", "mean of groups", "panoptic quality", "IoU above", "0.0417"):
-        assert text in stdout
+        assert text in result.stdout
     assert Image.open(picture).size[0] > 27
-    _, stdout, _ = tilesegment(*words, "--names", "x,y,z")
-    assert "truth \\ predicted" in stdout
+    assert "truth \\ predicted" in typed(*words, "--names", "x,y,z").stdout
 
 
 @pytest.mark.parametrize(
@@ -77,11 +61,11 @@ def test_tables_are_for_people(tilesegment, folders):
         (["truth", "truth", "--picture", "no/where/e.png"], 1, "cannot write"),
     ],
 )
-def test_bad_input_is_one_line(words, code, message, tilesegment, folders, monkeypatch):
+def test_bad_input_is_one_line(words, code, message, typed, folders, monkeypatch):
     monkeypatch.chdir(folders)
-    found, stdout, stderr = tilesegment("evaluate", *words)
-    assert (found, stdout) == (code, "")
-    last = stderr.strip().splitlines()[-1]
+    result = typed("evaluate", *words)
+    assert (result.returncode, result.stdout) == (code, "")
+    last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     assert message in last
-    assert code == 2 or stderr.count("\n") == 1
+    assert code == 2 or result.stderr.count("\n") == 1

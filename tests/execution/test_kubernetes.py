@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -53,10 +54,11 @@ def spec_of(options: ClusterOptions) -> dict[str, Any]:
     return cluster_spec(options, "tilesegment-1", 4, SETTINGS)
 
 
+@cache
 def operators_schema() -> dict[str, Any]:
     """The schema by which the API server judges a DaskCluster."""
     text = files("dask_kubernetes").joinpath(CRDS, "daskcluster.yaml").read_text()
-    (version,) = yaml.safe_load(text)["spec"]["versions"]
+    (version,) = yaml.load(text, yaml.CSafeLoader)["spec"]["versions"]
     schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
     return schema
 

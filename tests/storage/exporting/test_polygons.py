@@ -1,5 +1,7 @@
 """Polygons of blocks against those of the whole plane."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import rasterio.features
@@ -11,6 +13,18 @@ from hypothesis.extra import numpy as arrays
 from tilesegment.geometry import YX
 from tilesegment.storage.exporting import polygons as module
 from tilesegment.storage.exporting.polygons import LabelPolygon, polygons, simplified
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_bucket() -> Iterator[None]:
+    """Where credentials stand in the environment, rasterio makes a session for each of its calls.
+
+    It does so by boto3, which only the tests have.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rasterio.session.boto3", None)
+        yield
+
 
 planes = arrays.arrays(
     st.sampled_from(["uint8", "int32", "uint32", "int64"]),
