@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import InputError, OptionError
+from tilesegment.model.banded import BandedUNet
 from tilesegment.model.blend import BlendedNetwork
 from tilesegment.model.file import Description, ModelDescription, load_model_bytes
 from tilesegment.model.foreign.network import ForeignDescription, load_foreign
@@ -247,9 +248,9 @@ def _load_own(
     with torch.no_grad():
         network: nn.Module = unet.to(dtype)
         if is_integer:
-            network = quantise(unet, description.ranges, scale, offset)
+            network = BandedUNet(quantise(unet, description.ranges, scale, offset))
         elif device == "cpu" and can_fuse():
-            network = fuse(unet)
+            network = BandedUNet(fuse(unet))
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(pixels: npt.NDArray[Any]) -> Tensor:

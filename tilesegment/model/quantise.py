@@ -47,7 +47,7 @@ class _Steps:
 _AS_IT_IS = _Steps((0, _STEPS))
 
 
-def quantise(network: UNet, ranges: Ranges, scale: Tensor, offset: Tensor) -> nn.Module:
+def quantise(network: UNet, ranges: Ranges, scale: Tensor, offset: Tensor) -> UNet:
     """The same network on bytes; `network` is changed.
 
     Args:

@@ -92,7 +92,8 @@ class UNet(nn.Module):
         skipped.pop()
         for level in reversed(range(depth)):
             features = self.up[level](features)
-            features = torch.cat([_crop_to(skipped.pop(), features), features], dim=1)
+            skip = crop_to(skipped.pop(), *features.shape[-2:])
+            features = torch.cat([skip, features], dim=1)
             features = self.expansive[level](features)
         logits: Tensor = self.head(features)
         return logits
@@ -134,11 +135,10 @@ def _up_convolution(before: int, width: int, padding: Padding, upsampling: Upsam
     )
 
 
-def _crop_to(skipped: Tensor, features: Tensor) -> Tensor:
+def crop_to(skipped: Tensor, height: int, width: int) -> Tensor:
     """The middle of the contracting path's features, as large as those that came from below."""
-    top = (skipped.shape[-2] - features.shape[-2]) // 2
-    left = (skipped.shape[-1] - features.shape[-1]) // 2
-    return skipped[..., top : top + features.shape[-2], left : left + features.shape[-1]]
+    top, left = (skipped.shape[-2] - height) // 2, (skipped.shape[-1] - width) // 2
+    return skipped[..., top : top + height, left : left + width]
 
 
 def _draw_weights(module: nn.Module) -> None:
