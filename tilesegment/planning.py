@@ -25,14 +25,20 @@ _AUTO_TILE = 1024
 _LEAST_AUTO_TILE = 512
 _AUTO_STEP = 16
 """Pixels by which sizes differ: a multiple of them can be cut into chunks of a viewer's size."""
-_AUTO_AMPLIFICATION = 1.25
+_AUTO_AMPLIFICATION = 1.15
 """Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
+_HARDLY_MORE = 1.03
+"""So many times the least that can be had are as good: the tile is not made larger for it."""
 _WORTH_READING_TWICE = 1.1
 """So many times the pixels computed, before tiles are preferred that cut through chunks."""
 _AUTO_FEATURES_BYTES = 9 * 2**28
 """Feature maps beyond which the tile is not made larger: a wide network computes more halo."""
 _SHARED_TILES = 16
 """So many tiles are left at least, before they are made larger: several workers share them."""
+_LEAST_TILES = 4
+"""Of an image of which a few workers make quick work: one is read while another is computed."""
+_QUICK_WORK = 2**30
+"""Pixels, times the base channels squared, that a core computes in some seconds."""
 
 _LARGEST_RESAMPLED_TILE = 4096
 """Pixels of the level, where many make one that the network is shown: they wait in memory."""
@@ -45,8 +51,12 @@ and its size what the scheduler holds. Narrower regions read more chunks twice."
 _PROCESS_BYTES = 450 * 2**20
 """A worker with torch, dask and zarr loaded, before it has a network."""
 _FLOAT_BYTES = 4
-_FULL_RESOLUTION_MAPS = 5.5
+_MAPS_AT_ONCE = 5.5
 """Feature maps of base width and full size that live at the U-Net's peak; measured."""
+_MAPS_IN_BANDS = 3.0
+"""The same of one that computes large tiles in bands."""
+_AT_ONCE_BYTES = 2**30
+"""Of the feature maps of a tile up to which it does not."""
 _WAITING_TILES = 8
 """Haloed tiles that wait for the network, and labels that wait for the disk, per worker."""
 
@@ -79,6 +89,8 @@ class Network:
     """Of the network, or of its blended windows, with the refinement."""
     base_channels: int
     weights_bytes: int
+    in_bands: bool = True
+    """Whether it computes large tiles in bands of rows, as a U-Net of ours does on a CPU."""
     blend: Blend | None = None
     """The windows that it is shown of each tile; None: the tile at once."""
     passes: int = 1
@@ -185,7 +197,7 @@ class Plan:
         """Estimated peak of one worker process."""
         shown, blend = self.shown.y * self.shown.x, self.network.blend
         at_once = shown if blend is None else blend.window_input**2
-        activations = at_once * _feature_bytes(self.network)
+        activations = _features_bytes(self.network, at_once)
         sample = self.source.channels * self.source.item_bytes
         classes = self.network.stored_classes
         activations += shown * (classes * _FLOAT_BYTES + self.network.refinement_bytes)
@@ -255,28 +267,34 @@ def _auto_tile(source: Source, network: Network) -> int:
     """Pixels of the level for `--tile auto`, before the image and the network's grid are asked.
 
     The least of whole chunks, so that each is decoded once, that keeps what the halo and the
-    image's far rim cost within bounds; where that is too much, the size that costs least.
+    image's far rim cost within bounds, or near the least that can be had; where other sizes
+    cost much less, one of those.
     """
     if source.step is not None:
         return min(int(_AUTO_TILE * max(source.step)), _LARGEST_RESAMPLED_TILE)
     if network.blend is not None:
         return _AUTO_TILE
     alignment = lcm(network.geometry.alignment, _AUTO_STEP)
-    affordable = isqrt(int(_AUTO_FEATURES_BYTES / _feature_bytes(network)))
-    shared = isqrt(source.planes * source.shape.y * source.shape.x // _SHARED_TILES)
+    affordable = isqrt(int(_AUTO_FEATURES_BYTES / _bytes_per_pixel(network)))
+    pixels = source.planes * source.shape.y * source.shape.x
+    quick = min(pixels // _LEAST_TILES, _QUICK_WORK // network.base_channels**2)
+    shared = isqrt(max(pixels // _SHARED_TILES, quick))
     largest = max(_AUTO_TILE, min(affordable - 2 * network.geometry.halo, shared))
 
     def cost(tile: int) -> float:
         return _amplification(source.shape, network, tile)
 
-    any_size = range(round_up(_LEAST_AUTO_TILE, alignment), largest + 1, alignment)
-    cheapest = min(any_size, key=cost, default=_AUTO_TILE)
+    def least(sizes: range) -> int:
+        costs = {tile: cost(tile) for tile in sizes}
+        enough = max(_AUTO_AMPLIFICATION, _HARDLY_MORE * min(costs.values(), default=0))
+        return next((tile for tile, found in costs.items() if found <= enough), _AUTO_TILE)
+
+    any_size = least(range(round_up(_LEAST_AUTO_TILE, alignment), largest + 1, alignment))
     chunks = lcm(alignment, *source.chunk)
     whole_chunks = range(round_up(_AUTO_TILE, chunks), largest + 1, chunks)
-    cheap = (tile for tile in whole_chunks if cost(tile) <= _AUTO_AMPLIFICATION)
-    tile = next(cheap, None) or min(whole_chunks, key=cost, default=cheapest)
-    within = cost(tile) <= max(_AUTO_AMPLIFICATION, _WORTH_READING_TWICE * cost(cheapest))
-    return tile if within else cheapest
+    tile = least(whole_chunks) if whole_chunks else any_size
+    within = cost(tile) <= max(_AUTO_AMPLIFICATION, _WORTH_READING_TWICE * cost(any_size))
+    return tile if within else any_size
 
 
 def _amplification(shape: YX, network: Network, tile: int) -> float:
@@ -285,9 +303,20 @@ def _amplification(shape: YX, network: Network, tile: int) -> float:
     return len(grid) * network.geometry.input_size(tile) ** 2 / (shape.y * shape.x)
 
 
-def _feature_bytes(network: Network) -> float:
-    """Of the feature maps that live at once, per pixel that the network is shown."""
-    return network.base_channels * network.value_bytes * _FULL_RESOLUTION_MAPS
+def _features_bytes(network: Network, pixels: int) -> float:
+    """Of the feature maps that live at once, for an input of so many pixels."""
+    at_once = pixels * _map_bytes(network) * _MAPS_AT_ONCE
+    return max(min(at_once, _AT_ONCE_BYTES), pixels * _bytes_per_pixel(network))
+
+
+def _bytes_per_pixel(network: Network) -> float:
+    """Of the feature maps of a large tile."""
+    return _map_bytes(network) * (_MAPS_IN_BANDS if network.in_bands else _MAPS_AT_ONCE)
+
+
+def _map_bytes(network: Network) -> int:
+    """Of one feature map of full size, per pixel."""
+    return network.base_channels * network.value_bytes
 
 
 def _fixed_tile(fixed_input: int, geometry: NetworkGeometry, wanted: int | None) -> int:

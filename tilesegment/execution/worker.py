@@ -31,7 +31,7 @@ from tilesegment.resampling import Resampling
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord, Work
 from tilesegment.storage.probabilities import Probabilities
-from tilesegment.storage.pyramid import Labels
+from tilesegment.storage.pyramid import Labels, count_labels
 from tilesegment.storage.remote import locate
 from tilesegment.tiling import Window
 
@@ -426,10 +426,9 @@ class TileWriter:
         yield_to_inference()
         with told_by_worker():
             written = self.volume.write(self.level, plane, window, labels, probabilities)
-        counts = np.bincount(written.labels.ravel(), minlength=max(self.values) + 1)
         return TileRecord(
             number,
-            tuple(int(counts[value]) for value in self.values),
+            tuple(count_labels(written.labels, self.values)),
             self.level,
             written.objects,
             _address(),

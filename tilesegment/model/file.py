@@ -83,6 +83,11 @@ class Description(ABC):
         """Feature channels at full resolution, for the estimate of memory."""
 
     @property
+    def in_bands(self) -> bool:
+        """Whether large inputs are computed in bands of rows, which takes less memory."""
+        return False
+
+    @property
     def fixed_input(self) -> int | None:
         """The only input size that it takes, pixels per side; None if it takes others."""
         return None
@@ -163,6 +168,10 @@ class ModelDescription(Description):
     @property
     def base_channels(self) -> int:
         return int(self.arguments.get("base_channels", 64))
+
+    @property
+    def in_bands(self) -> bool:
+        return True
 
     @property
     def geometry(self) -> NetworkGeometry:

@@ -253,6 +253,7 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         geometry=geometry if refinement is None else refinement.geometry(geometry),
         base_channels=description.base_channels,
         weights_bytes=len(model.content),
+        in_bands=description.in_bands,
         blend=blend,
         passes=check_average(options.average),
         fixed_input=description.fixed_input if blend is None else None,
