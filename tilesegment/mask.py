@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from tilesegment.geometry import YX
 from tilesegment.tiling import TileGrid, Window
@@ -89,6 +88,9 @@ def stretch(wanted: Wanted, image: YX) -> Mask:
 
 def dilate(wanted: Wanted, margin: YX) -> Wanted:
     """The pixels, (y, x), with a wanted one at most `margin` rows and columns away."""
+    # It takes a tenth of a second to load, and every worker loads this file.
+    from scipy import ndimage
+
     size = (2 * margin.y + 1, 2 * margin.x + 1)
     grown: Wanted = ndimage.maximum_filter(wanted, size, mode="constant", cval=False)
     return grown
