@@ -10,12 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from distributed import Client, Worker, WorkerPlugin
 from zarr.storage import LocalStore
+
+from tilesegment.retry import Backoff
 
 HALO = 20
 MARKED = 9
@@ -125,8 +128,11 @@ class Plant(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Worker) -> None:
         from tilesegment.execution import worker as module
+        from tilesegment.storage import objects
 
         self.in_parts, self.get = module.in_parts, LocalStore.get
+        # What is lost is asked for as often as ever, but sooner.
+        self.backoff, objects.Backoff = objects.Backoff, partial(Backoff, first_seconds=0.01)
         plant, in_parts, get = self, self.in_parts, self.get
 
         def faulty(predictor: Any, pixels: np.ndarray, parts: int) -> Any:
@@ -147,8 +153,10 @@ class Plant(WorkerPlugin):  # type: ignore[misc]
 
     def teardown(self, worker: Worker) -> None:
         from tilesegment.execution import worker as module
+        from tilesegment.storage import objects
 
         module.in_parts, LocalStore.get = self.in_parts, self.get
+        objects.Backoff = self.backoff
 
 
 class planted:  # noqa: N801 - used as a context manager

@@ -43,7 +43,11 @@ def labels_of(image: Path, level: int = 0) -> npt.NDArray[Any]:
     return zarr.open_array(image / "labels" / "model" / str(level), mode="r")[...]
 
 
-def check(data: st.DataObject, tmp_path: Path, cluster: str) -> None:
+@PROFILE
+@given(data=st.data())
+def test_resampled_tiles_equal_the_whole_image(
+    data: st.DataObject, tmp_path: Path, two_workers: str
+) -> None:
     network = network_of(data)
     trained_at = data.draw(st.floats(0.2, 1.8))
     model = save_model(network, tmp_path / "model.safetensors", pixel_size_um=trained_at)
@@ -55,7 +59,7 @@ def check(data: st.DataObject, tmp_path: Path, cluster: str) -> None:
     tile = planned.geometry.smallest_tile + alignment * data.draw(st.integers(0, 20))
     options = RunOptions(tile=tile, precision="float32")
     planned = ts.plan(image, model, options)
-    ts.segment(image, model, options=options, cluster=ClusterOptions(cluster), overwrite=True)
+    ts.segment(image, model, options=options, cluster=ClusterOptions(two_workers), overwrite=True)
     level = planned.source.level
     predictor, plane = load_predictor(model, "uint8"), pixels[:, :: 2**level, :: 2**level]
     expected = (
@@ -64,22 +68,6 @@ def check(data: st.DataObject, tmp_path: Path, cluster: str) -> None:
         else whole_resampled_pass(predictor, plane, planned.resampling)
     )
     np.testing.assert_array_equal(labels_of(image, level), expected)
-
-
-@PROFILE
-@given(data=st.data())
-def test_resampled_tiles_equal_the_whole_image_with_one_worker(
-    data: st.DataObject, tmp_path: Path, one_worker: str
-) -> None:
-    check(data, tmp_path, one_worker)
-
-
-@PROFILE
-@given(data=st.data())
-def test_resampled_tiles_equal_the_whole_image_with_two_workers(
-    data: st.DataObject, tmp_path: Path, two_workers: str
-) -> None:
-    check(data, tmp_path, two_workers)
 
 
 def test_several_regions_equal_the_whole_image(
