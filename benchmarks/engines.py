@@ -1,16 +1,21 @@
 """Forward-only speed of the same network by several engines, on one input in memory.
 
-    python benchmarks/engines.py [--base 16] [--size 1248] [--runs 5]
+    pip install --no-deps --target OPENVINO openvino==2025.3.0 openvino-telemetry==2025.2.0
+    PYTHONPATH=OPENVINO python benchmarks/engines.py [--base 16] [--size 1248] [--runs 5]
 
 torch as it is, torch with channels last, torch.compile (inductor with frozen weights; it needs a
-C++ compiler), and what `tilesegment run` computes with. Megapixels of the input per second, halo
-included, each engine's median, all in one process with the allocator settings of our workers.
+C++ compiler), OpenVINO where it is installed, and what `tilesegment run` computes with. Megapixels
+of the input per second, halo included, each engine's median, all in one process with the allocator
+settings of our workers.
 """
 
 import argparse
+import importlib
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from common import save_results
@@ -20,23 +25,40 @@ import tilesegment as ts
 from tilesegment.config import ClusterOptions
 from tilesegment.execution.cluster import inference_threads
 from tilesegment.execution.memory import keep_freed_memory
+from tilesegment.model.banded import BandedUNet
 from tilesegment.model.fuse import fuse
 from tilesegment.model.quantise import can_quantise, measure_ranges, quantise
 
 CLUSTER = ClusterOptions(workers=1)
 
 
-def network(base: int) -> nn.Module:
+OPENVINO = importlib.util.find_spec("openvino") is not None
+
+
+def network(base: int) -> ts.UNet:
     torch.manual_seed(0)
     return ts.UNet(3, 2, base_channels=base, depth=4, padding="same").eval()
 
 
 def in_integers(base: int, image: Tensor) -> nn.Module:
     ranges = measure_ranges(network(base), [image])
-    return quantise(network(base), ranges, torch.ones(1), torch.zeros(1))
+    return BandedUNet(quantise(network(base), ranges, torch.ones(1), torch.zeros(1)))
 
 
-def seconds(engine: Callable[[Tensor], Tensor], image: Tensor, runs: int) -> float:
+def in_openvino(base: int, image: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Any]:
+    """OpenVINO, told to give one input all threads, and in which precision to compute."""
+    openvino = importlib.import_module("openvino")
+    model = openvino.convert_model(network(base), example_input=image, input=[list(image.shape)])
+    settings = {
+        "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda image: request.infer([image.numpy()], share_inputs=True)
+
+
+def seconds(engine: Callable[[Tensor], Any], image: Tensor, runs: int) -> float:
     engine(image)
     passes = []
     for _ in range(runs):
@@ -60,7 +82,7 @@ def main() -> None:
     last = plain.to(memory_format=torch.channels_last)
     speeds: dict[str, float] = {}
 
-    def time_engine(name: str, engine: nn.Module, image: Tensor) -> None:
+    def time_engine(name: str, engine: Callable[[Tensor], Any], image: Tensor) -> None:
         taken = seconds(engine, image, arguments.runs)
         speeds[name] = round(arguments.size**2 / 1e6 / taken, 2)
         print(f"{name}: {speeds[name]} Mpx/s", flush=True)
@@ -72,7 +94,10 @@ def main() -> None:
             time_engine(f"{kind}, torch", network(arguments.base).to(dtype), plain.to(dtype))
             time_engine(f"{kind}, torch, channels last", channels_last, last.to(dtype))
             time_engine(f"{kind}, torch.compile", torch.compile(channels_last), last.to(dtype))
-            fused = fuse(network(arguments.base).to(dtype))
+            if OPENVINO:
+                engine = in_openvino(arguments.base, plain, dtype)
+                time_engine(f"{kind}, OpenVINO", engine, plain)
+            fused = BandedUNet(fuse(network(arguments.base).to(dtype)))
             time_engine(f"{kind}, tilesegment", fused, last.to(dtype))
         if can_quantise():
             pixels = (last * 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The network in bands, beside the same network at once."""
+"""The network in bands and without its margin, beside the same network at once."""
 
 import copy
 
@@ -39,8 +39,17 @@ def draw_image(network: UNet, channels: int, data: st.DataObject) -> torch.Tenso
     return image.contiguous(memory_format=torch.channels_last)
 
 
-def draw_band(data: st.DataObject) -> int:
-    return data.draw(st.sampled_from((1, 1000, 4000, 20_000)), "band_bytes")
+def banded_and_whole(network: UNet, image: torch.Tensor, data: st.DataObject) -> list[torch.Tensor]:
+    """The logits without a margin, by bands and cut out of those of the network at once."""
+    height, width = image.shape[-2:]
+    is_padded = network.geometry.loss == 0
+    margin = data.draw(st.integers(0, (min(height, width) - 1) // 2), "margin") * is_padded
+    band_bytes = data.draw(st.sampled_from((1, 1000, 4000, 20_000)), "band_bytes")
+    large_bytes = data.draw(st.sampled_from((0, 10**9)), "large_bytes")
+    banded = BandedUNet(network, margin, large_bytes, band_bytes)
+    whole = network(image)
+    inner = whole[..., margin : whole.shape[-2] - margin, margin : whole.shape[-1] - margin]
+    return [banded(image), inner]
 
 
 @SETTINGS
@@ -51,9 +60,7 @@ def test_bands_hold_the_same_bits_as_the_whole(
     network = balanced(UNet(classes=2, **arguments)).eval()
     image = draw_image(network, arguments["in_channels"], data) / 255
     with torch.inference_mode():
-        network = fuse(network)
-        banded = BandedUNet(network, large_bytes=0, band_bytes=draw_band(data))
-        assert torch.equal(banded(image), network(image))
+        assert torch.equal(*banded_and_whole(fuse(network), image, data))
 
 
 @pytest.mark.skipif(not can_quantise(), reason="this CPU has no VNNI")
@@ -66,6 +73,4 @@ def test_so_do_bands_of_bytes(data: st.DataObject, arguments: dict[str, object])
         ranges = measure_ranges(copy.deepcopy(network), [image / 255])
         scale, offset = torch.tensor(1 / 255), torch.tensor(0.0)
         network = quantise(network, ranges, scale, offset)
-        banded = BandedUNet(network, large_bytes=0, band_bytes=draw_band(data))
-        entered = image.to(torch.uint8)
-        assert torch.equal(banded(entered), network(entered))
+        assert torch.equal(*banded_and_whole(network, image.to(torch.uint8), data))

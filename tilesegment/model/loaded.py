@@ -16,3 +16,5 @@ class Loaded:
     """Pixels (c, y, x) in the image's dtype to its input, (1, c, y, x) on the device."""
     run: Callable[[Tensor], Tensor]
     """Its input to logits, (1, outputs, y', x')."""
+    crop: int
+    """Pixels above and left of the tile in these."""

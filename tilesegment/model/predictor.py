@@ -115,10 +115,10 @@ class Predictor:
         self._gives_probabilities = description.gives_probabilities
         self._wants_probabilities = probabilities
         self._views = VIEWS[:average]
-        loaded = _load(content, description, pixels, precision, device)
-        self._prepare, self._run = loaded.prepare, loaded.run
+        loaded = _load(content, description, pixels, precision, device, blend is None)
+        self._prepare, self._run, self._crop = loaded.prepare, loaded.run, loaded.crop
         if blend is not None:
-            self._network = blend.geometry
+            self._network, self._crop = blend.geometry, blend.geometry.crop
             self._run = BlendedNetwork(loaded.run, blend, torch.device(device))
         self._refinement = refinement or Refinement()
         self._margin = self._refinement.margin(self._network)
@@ -215,7 +215,7 @@ class Predictor:
 
     def _tile(self, output: Tensor, seen: Tensor) -> Tensor:
         """Without what the network's output has beyond the part that it has `seen` with halo."""
-        crop, both_halos = self._network.crop, 2 * self._network.halo
+        crop, both_halos = self._crop, 2 * self._network.halo
         height, width = (size - both_halos for size in seen.shape[-2:])
         return output[..., crop : crop + height, crop : crop + width]
 
@@ -226,11 +226,13 @@ def _load(
     pixels: np.dtype[Any],
     precision: str,
     device: Device,
+    tile_only: bool,
 ) -> Loaded:
+    """The network; with `tile_only` it may leave out what lies around the tile in its output."""
     if isinstance(description, ForeignDescription):
         return load_foreign(content, description, device)
     assert isinstance(description, ModelDescription)  # noqa: S101 - there are two kinds
-    return _load_own(content, description, pixels, precision, device)
+    return _load_own(content, description, pixels, precision, device, tile_only)
 
 
 def _load_own(
@@ -239,18 +241,20 @@ def _load_own(
     pixels: np.dtype[Any],
     precision: str,
     device: Device,
+    tile_only: bool,
 ) -> Loaded:
     """The U-Net of a model file."""
     unet = load_model_bytes(content, "the model")
     scale, offset = input_affine(description, pixels, torch.device(device))
     is_integer = precision == "int8"
     dtype = torch.float32 if is_integer else _DTYPES[precision]
+    crop = unet.geometry.crop
     with torch.no_grad():
         network: nn.Module = unet.to(dtype)
-        if is_integer:
-            network = BandedUNet(quantise(unet, description.ranges, scale, offset))
-        elif device == "cpu" and can_fuse():
-            network = BandedUNet(fuse(unet))
+        if device == "cpu" and can_fuse():
+            fused = quantise(unet, description.ranges, scale, offset) if is_integer else fuse(unet)
+            margin = crop if tile_only and unet.geometry.loss == 0 else 0
+            network, crop = BandedUNet(fused, margin), crop - margin
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(pixels: npt.NDArray[Any]) -> Tensor:
@@ -264,7 +268,7 @@ def _load_own(
         logits: Tensor = network(image.contiguous(memory_format=torch.channels_last))
         return logits
 
-    return Loaded(prepare, run)
+    return Loaded(prepare, run, crop)
 
 
 def input_affine(

@@ -182,7 +182,7 @@ def load_foreign(content: bytes, description: ForeignDescription, device: str) -
             )
         return output
 
-    return Loaded(prepare_, run)
+    return Loaded(prepare_, run, description.geometry.crop)
 
 
 def answering(run: Run) -> Run:
