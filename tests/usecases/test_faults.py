@@ -58,6 +58,11 @@ def quickly_hung(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_SLOWEST_TILES", 10)
 
 
+def limit_for(fault: Callable[[Place], None]) -> float:
+    """Seconds of a tile: few only where it hangs, for on a busy machine others take long, too."""
+    return 1 if fault in (hangs_once, hangs_always) else 600
+
+
 @pytest.fixture(params=["disk", "bucket"])
 def stored(request: pytest.FixtureRequest, image: Path) -> Path | RemotePath:
     """The image on the disk, and in an object store."""
@@ -94,7 +99,7 @@ def test_a_passing_fault_changes_nothing(
     two_s3_workers: str,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=1)
+    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=limit_for(fault))
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     with planted(two_s3_workers, fault, folder) as plant:
         summary = ts.segment(str(stored), model, options=OPTIONS, cluster=cluster)
@@ -127,7 +132,7 @@ def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
     two_s3_workers: str,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=1)
+    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=limit_for(fault))
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     message = f"1 of 20 tiles failed everywhere .rows 64 to 96, columns 32 to 64 .*{reason}"
     with planted(two_s3_workers, fault, folder) as plant:
