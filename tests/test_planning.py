@@ -82,6 +82,14 @@ def test_what_is_computed_in_bands_affords_larger_tiles() -> None:
     assert planned(shape, 1024).worker_memory_bytes < 2 * 2**30
 
 
+def test_on_a_gpu_tiles_are_several_thousand_pixels_wide() -> None:
+    gpu = replace(PAPER, on_gpu=True, value_bytes=2)
+    plan = planned(YX(100_000, 100_000), network=gpu)
+    assert plan.tile == 4608
+    assert plan.compute_amplification <= 1.1
+    assert plan.worker_memory_bytes < 4 * 2**30
+
+
 def test_regions_are_equally_wide() -> None:
     plan = planned(YX(13 * 1024, 13 * 1024), 1024)
     assert plan.region.x == 7

@@ -14,7 +14,7 @@ VALUE_BYTES: Mapping[Precision, int] = {
     "float16": 2,
     "int8": 1,
 }
-"""Of a value of a feature map; for "auto" what it may be at most."""
+"""Of a value of a feature map; for "auto" what it may be at most, on a processor."""
 EXACT_PRECISIONS = ("float32", "int8")
 """In which a network gives the same bits for inputs of any size."""
 MOST_VIEWS = 8
@@ -195,6 +195,12 @@ class ClusterOptions:
     """What a job of `--cluster slurm` asks for."""
     kubernetes: KubernetesOptions = KubernetesOptions()
     """What the pods of `--cluster kubernetes` are."""
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether every worker is known to have a GPU; "auto" must be resolved before."""
+        gpus = {"gpu": 1, "slurm": self.slurm.gpus, "kubernetes": self.kubernetes.gpus}
+        return bool(gpus.get(self.kind)) and not self.mixed_devices
 
 
 @dataclass(frozen=True)

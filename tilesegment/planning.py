@@ -33,12 +33,14 @@ _WORTH_READING_TWICE = 1.1
 """So many times the pixels computed, before tiles are preferred that cut through chunks."""
 _AUTO_FEATURES_BYTES = 9 * 2**28
 """Feature maps beyond which the tile is not made larger: a wide network computes more halo."""
+_GPU_AMPLIFICATION, _GPU_FEATURES_BYTES = 1.1, 16 * 2**30
+"""The same on a GPU, of 24 GB or more; where they do not fit, a tile is predicted in parts."""
 _SHARED_TILES = 16
 """So many tiles are left at least, before they are made larger: several workers share them."""
 _LEAST_TILES = 4
 """Of an image of which a few workers make quick work: one is read while another is computed."""
-_QUICK_WORK = 2**30
-"""Pixels, times the base channels squared, that a core computes in some seconds."""
+_QUICK_WORK, _QUICK_ON_GPU = 2**30, 2**36
+"""Pixels, times the base channels squared, that a core or a GPU computes in less than a second."""
 
 _LARGEST_RESAMPLED_TILE = 4096
 """Pixels of the level, where many make one that the network is shown: they wait in memory."""
@@ -103,6 +105,8 @@ class Network:
     """Classes whose probabilities are stored, a byte per pixel each."""
     refinement: Refinement | None = None
     """What is done with probabilities before they become labels."""
+    on_gpu: bool = False
+    """Whether it runs on GPUs, which have room for larger tiles."""
     value_bytes: int = 4
     """Of one value of a feature map, by the precision."""
     refinement_bytes: int = 0
@@ -197,7 +201,7 @@ class Plan:
         """Estimated peak of one worker process."""
         shown, blend = self.shown.y * self.shown.x, self.network.blend
         at_once = shown if blend is None else blend.window_input**2
-        activations = _features_bytes(self.network, at_once)
+        activations = 0.0 if self.network.on_gpu else _features_bytes(self.network, at_once)
         sample = self.source.channels * self.source.item_bytes
         classes = self.network.stored_classes
         activations += shown * (classes * _FLOAT_BYTES + self.network.refinement_bytes)
@@ -275,9 +279,12 @@ def _auto_tile(source: Source, network: Network) -> int:
     if network.blend is not None:
         return _AUTO_TILE
     alignment = lcm(network.geometry.alignment, _AUTO_STEP)
-    affordable = isqrt(int(_AUTO_FEATURES_BYTES / _bytes_per_pixel(network)))
+    bound, enough_bytes, quick_work = _AUTO_AMPLIFICATION, _AUTO_FEATURES_BYTES, _QUICK_WORK
+    if network.on_gpu:
+        bound, enough_bytes, quick_work = _GPU_AMPLIFICATION, _GPU_FEATURES_BYTES, _QUICK_ON_GPU
+    affordable = isqrt(int(enough_bytes / _bytes_per_pixel(network)))
     pixels = source.planes * source.shape.y * source.shape.x
-    quick = min(pixels // _LEAST_TILES, _QUICK_WORK // network.base_channels**2)
+    quick = min(pixels // _LEAST_TILES, quick_work // network.base_channels**2)
     shared = isqrt(max(pixels // _SHARED_TILES, quick))
     largest = max(_AUTO_TILE, min(affordable - 2 * network.geometry.halo, shared))
 
@@ -286,14 +293,14 @@ def _auto_tile(source: Source, network: Network) -> int:
 
     def least(sizes: range) -> int:
         costs = {tile: cost(tile) for tile in sizes}
-        enough = max(_AUTO_AMPLIFICATION, _HARDLY_MORE * min(costs.values(), default=0))
+        enough = max(bound, _HARDLY_MORE * min(costs.values(), default=0))
         return next((tile for tile, found in costs.items() if found <= enough), _AUTO_TILE)
 
     any_size = least(range(round_up(_LEAST_AUTO_TILE, alignment), largest + 1, alignment))
     chunks = lcm(alignment, *source.chunk)
     whole_chunks = range(round_up(_AUTO_TILE, chunks), largest + 1, chunks)
     tile = least(whole_chunks) if whole_chunks else any_size
-    within = cost(tile) <= max(_AUTO_AMPLIFICATION, _WORTH_READING_TWICE * cost(any_size))
+    within = cost(tile) <= max(bound, _WORTH_READING_TWICE * cost(any_size))
     return tile if within else any_size
 
 
@@ -311,7 +318,8 @@ def _features_bytes(network: Network, pixels: int) -> float:
 
 def _bytes_per_pixel(network: Network) -> float:
     """Of the feature maps of a large tile."""
-    return _map_bytes(network) * (_MAPS_IN_BANDS if network.in_bands else _MAPS_AT_ONCE)
+    in_bands = network.in_bands and not network.on_gpu
+    return _map_bytes(network) * (_MAPS_IN_BANDS if in_bands else _MAPS_AT_ONCE)
 
 
 def _map_bytes(network: Network) -> int:

@@ -61,8 +61,8 @@ def plan(
     from tilesegment.usecases.plan import partition_tiles
     from tilesegment.usecases.plan import plan as make_plan
 
-    planned = make_plan(image, model, options, foreign)
     chosen = resolve_kind(cluster)
+    planned = make_plan(image, model, options, foreign, chosen)
     seconds = estimate_seconds(planned, model, options, chosen, foreign)
     facts = _facts(planned, seconds)
     if partition != WHOLE:

@@ -122,7 +122,7 @@ def _attempt(image: str, batch: _Batch) -> ImageOutcome:
 
     try:
         _refuse_lost_scheduler(batch.client)
-        prepared = prepare(image, batch.model, batch.options, batch.wishes)
+        prepared = prepare(image, batch.model, batch.options, batch.wishes, batch.cluster)
         summary = segment_prepared(
             prepared, batch.wishes, batch.client, batch.cluster, batch.models, report
         )

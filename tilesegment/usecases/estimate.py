@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import tilesegment
 from tilesegment.cache import Measurement
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.model.opening import Model, open_model
@@ -110,5 +111,6 @@ def _measurement(opened: Model, planned: Plan, on_worker: "WorkerModel") -> Meas
         "blend": None if blend is None else repr(blend),
         "refinement": repr(refinement),
         "machine": [platform.node(), os.cpu_count(), torch.__version__],
+        "version": tilesegment.__version__,
     }
     return Measurement("tile-seconds", facts)

@@ -196,6 +196,7 @@ def prepare_job(
     labels: str | None,
     output: str | Path | None,
     options: RunOptions,
+    on_gpus: bool = False,
 ) -> Job:
     # Workers may stand in another directory.
     place = absolute(locate(image))
@@ -205,7 +206,7 @@ def prepare_job(
     if not name or "/" in name or name.startswith("."):
         raise OutputError(f"{name!r} cannot name a label image; use letters, digits, - and _")
     directory = labels_directory(place, name, output)
-    planned, mask = plan_job(opened, model, options)
+    planned, mask = plan_job(opened, model, options, on_gpus)
     if output is None:
         refuse_unwritable(opened)
     return Job(
@@ -228,7 +229,9 @@ def labels_directory(image: str | Location, name: str, output: str | Path | None
     return label_folder(absolute(locate(image))) / name
 
 
-def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mask | None]:
+def plan_job(
+    image: Image, model: Model, options: RunOptions, on_gpus: bool = False
+) -> tuple[Plan, Mask | None]:
     description = model.description
     resolution = _choose_resolution(image, description, options)
     number = image.level_number(resolution.level)
@@ -249,6 +252,8 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
     blend = _choose_blend(description, options)
     geometry = description.geometry if blend is None else blend.geometry
     refinement = choose_refinement(options, [item.name for item in description.classes])
+    # On a GPU "auto" is a type of 16 bits.
+    narrow = on_gpus and options.precision == "auto"
     network = Network(
         geometry=geometry if refinement is None else refinement.geometry(geometry),
         base_channels=description.base_channels,
@@ -260,7 +265,8 @@ def plan_job(image: Image, model: Model, options: RunOptions) -> tuple[Plan, Mas
         statistics=bool(description.whole_image_steps),
         stored_classes=len(description.classes) if options.probabilities else 0,
         refinement=refinement,
-        value_bytes=VALUE_BYTES[options.precision],
+        on_gpu=on_gpus,
+        value_bytes=VALUE_BYTES["bfloat16" if narrow else options.precision],
         refinement_bytes=(
             refinement.bytes_per_pixel(len(description.classes), image.channels)
             if refinement is not None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tilesegment.config import ForeignOptions, RunOptions
+from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
 from tilesegment.model import zoo
 from tilesegment.model.opening import open_model
 from tilesegment.partition import Partition
@@ -18,6 +18,7 @@ def plan(
     model: str | Path = zoo.DEFAULT,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
     foreign: ForeignOptions = ForeignOptions(),  # noqa: B008 - frozen
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
 ) -> Plan:
     """What `segment` would do; reads metadata only and writes nothing.
 
@@ -28,12 +29,13 @@ def plan(
         model: path of a model file or a foreign network, or the name of a bundled model.
         options: level, tile, precision and views and mask.
         foreign: what a foreign network cannot say of itself.
+        cluster: who would compute; "auto" counts as the processor here.
 
     Raises:
         InputError, ModelError, OptionError: as `segment`.
     """
     opened = open_model(model, foreign, blended=options.blend is not None)
-    return plan_job(open_image(image, options.axes), opened, options)[0]
+    return plan_job(open_image(image, options.axes), opened, options, cluster.on_gpus)[0]
 
 
 def partition_tiles(

@@ -140,8 +140,8 @@ def segment(
     wishes = Wishes(
         labels, output, overwrite, take_over, allow_partial, keep_ledger, verify, partition, commit
     )
-    prepared = prepare(image, opened, options, wishes)
     cluster = resolve_kind(cluster)
+    prepared = prepare(image, opened, options, wishes, cluster)
     with (
         open_cluster(cluster) as client,
         reported(client, performance_report),
@@ -191,12 +191,14 @@ class Prepared:
     """Provenance of finished labels, unless they are to be replaced."""
 
 
-def prepare(image: str | Path, model: Model, options: RunOptions, wishes: Wishes) -> Prepared:
+def prepare(
+    image: str | Path, model: Model, options: RunOptions, wishes: Wishes, cluster: ClusterOptions
+) -> Prepared:
     """All that can be found out before there are workers; raises as `segment` does."""
     wishes.refuse_contradiction()
     if wishes.verify:
         refuse_fixed_input(model)
-    job = prepare_job(image, model, wishes.labels, wishes.output, options)
+    job = prepare_job(image, model, wishes.labels, wishes.output, options, cluster.on_gpus)
     swapped = finish_swap(job.directory)
     refuse_foreign(job.directory, wishes.overwrite)
     replaced = wishes.overwrite and not swapped
