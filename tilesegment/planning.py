@@ -27,7 +27,7 @@ _AUTO_STEP = 16
 """Pixels by which sizes differ: a multiple of them can be cut into chunks of a viewer's size."""
 _AUTO_AMPLIFICATION = 1.15
 """Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
-_HARDLY_MORE = 1.03
+_HARDLY_MORE = 1.01
 """So many times the least that can be had are as good: the tile is not made larger for it."""
 _WORTH_READING_TWICE = 1.1
 """So many times the pixels computed, before tiles are preferred that cut through chunks."""
