@@ -19,6 +19,7 @@ from tilesegment.errors import OptionError, OutputConflictError
 from tilesegment.geometry import YX
 from tilesegment.model.file import save_model
 from tilesegment.model.unet import UNet
+from tilesegment.storage.ledger import read_records
 
 MakeModel = Callable[..., Path]
 
@@ -125,6 +126,23 @@ def test_several_regions_equal_the_whole_image(
     ts.segment(image, model, options=options, cluster=ClusterOptions(two_workers))
     labels = zarr.open_array(image / "labels" / "model" / "0", mode="r")
     np.testing.assert_array_equal(labels[...], expected_labels(model, pixels, "cyx"))
+
+
+def test_a_region_is_finished_before_the_next_one(
+    make_model: MakeModel, tmp_path: Path, one_worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read of a region waits in memory until it is finished."""
+    monkeypatch.setattr("tilesegment.planning._LARGEST_REGION", YX(8, 8))
+    image = write_image(tmp_path / "image.zarr", random_pixels((3, 256, 768), "uint8"))
+    options, cluster = RunOptions(tile=32, precision="float32"), ClusterOptions(one_worker)
+    ts.segment(image, make_model(), options=options, cluster=cluster, keep_ledger=True)
+    (ledger,) = tmp_path.rglob("tiles-0001.jsonl")
+    # 24 tiles in a row, of which 8 belong to one region.
+    regions = [item.number % 24 // 8 for item in read_records(ledger) if item.level == 0]
+    assert len(regions) == 192
+    for region in (0, 1):
+        last = max(position for position, found in enumerate(regions) if found == region)
+        assert sum(found > region for found in regions[:last]) <= 8
 
 
 def test_averaged_views_equal_the_whole_image_seen_in_the_same_views(

@@ -55,6 +55,10 @@ SETTINGS = {
     "distributed.worker.memory.target": False,
     # The dashboard would keep the last 100 000 tasks: the driver would grow with the image.
     "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
+    # Samples of what each thread does, for dask's performance report: a hundred times a second, and
+    # kept for each second of a quarter of an hour, they cost time, and memory that grows.
+    "distributed.worker.profile.interval": "100ms",
+    "distributed.worker.profile.cycle": "60s",
     # A paused worker computes nothing, so that it would never free what it keeps.
     "distributed.worker.memory.pause": False,
     # Array optimisation fuses tasks and silently drops their annotations (dask issue 7036).

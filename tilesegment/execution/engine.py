@@ -467,7 +467,11 @@ def _send(client: Client, batch: Batch) -> list[Future]:
     if batch.avoid is not None:
         others = [address for address in client.nthreads() if address != batch.avoid]
         preference = {"workers": others, "allow_other_workers": True} if others else {}
-    futures: list[Future] = client.get(batch.graph, list(batch.tiles), sync=False, **preference)
+    # Without a timeout graphs sent within a minute are mixed: an old region would wait, half done,
+    # with all that it has read, while a new one is computed.
+    futures: list[Future] = client.get(
+        batch.graph, list(batch.tiles), sync=False, fifo_timeout=0, **preference
+    )
     return futures
 
 
