@@ -53,6 +53,7 @@ class Sleeper:
     geometry: NetworkGeometry = NETWORK
     nodata: None = None
     kind: None = None
+    versions: None = None
 
     def build(self, worker_threads: int) -> "Sleeper":
         return self
