@@ -1,23 +1,26 @@
 """What one scheduler can feed: tasks and milliseconds per tile, and where it saturates.
 
-    python benchmarks/scheduling.py [--tiles 1024] [--most-workers 256]
+    python benchmarks/scheduling.py [--tiles 1024] [--most-workers 256] [--seconds 1]
 
-The engine's own graphs with a network that sleeps and a store that throws away. First with two
-worker processes that do nothing at all: the CPU time of the driver (which holds the scheduler, as
-with `--cluster cpu`) per tile is what one more tile costs the part that cannot be shared out. Then
-with more and more workers, each of which takes as long for a tile as it is told to; all of them
-live in one process here, whose one interpreter they share with the scheduler: a real cluster
-saturates later.
+The engine's own graphs with a network that sleeps and a store that throws away, for both feeds
+(`--feed` of `tilesegment run`). First with two workers that do nothing at all: the CPU time of the
+driver (which holds the scheduler, as with `--cluster cpu`) per tile is what one more tile costs the
+part that cannot be shared out. Then with more and more workers, each of which takes as long for a
+tile as it is told to. They live in two processes beside the driver's, which give way to it; where
+the machine has few cores, it is they that saturate first, and a real cluster later.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from distributed import Client, LocalCluster
 
 from tilesegment.execution.cluster import SETTINGS
 from tilesegment.execution.engine import segment_tiles
+from tilesegment.execution.feed import TileFeed
 from tilesegment.execution.timings import timed
 from tilesegment.execution.worker import ModelPlugin, Prediction
 from tilesegment.geometry import YX, NetworkGeometry, unet_geometry
@@ -42,6 +46,13 @@ from tilesegment.storage.ledger import TileRecord
 from tilesegment.tiling import Window
 
 TILE = 64
+FEEDS = ("overlap", "tile")
+HOSTS = 2
+THREADS = 5
+"""Of a worker, as `--cluster cpu` starts them."""
+TILES_OF_A_WORKER = 20
+"""So that the first and the last, during which others wait, count for little."""
+TILE_SIZES = (1024, 2048, 4096, 8192)
 NETWORK = unet_geometry(depth=2)
 
 
@@ -66,7 +77,11 @@ class Sleeper:
 class Nowhere:
     """In place of a writer."""
 
-    def write(self, prediction: Prediction, number: int, plane: int, window: Window) -> TileRecord:
+    resampling = None
+
+    def write(
+        self, prediction: Prediction, number: int, plane: int, window: Window, mask: None = None
+    ) -> TileRecord:
         return TileRecord(number, (window.height * window.width,), 0, (), "", "computed")
 
 
@@ -74,53 +89,122 @@ def noise(folder: Path, tiles: int) -> tuple[Plan, MirroredPixels]:
     """An image of so many tiles, none of one value, and its plan."""
     side = round(tiles**0.5) * TILE
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side), np.uint8)
-    array = zarr.create_array(folder / "noise.zarr", data=pixels, chunks=(1, 512, 512))
+    # Not compressed: small tiles decode a chunk again and again, if each reads its halo itself.
+    array = zarr.create_array(
+        folder / "noise.zarr", data=pixels, chunks=(1, 512, 512), compressors=None
+    )
     source = Source(str(folder), 0, YX(side, side), 1, 1, 1, YX(512, 512))
     plan = make_plan(source, Network(NETWORK, 4, 0), TILE, [YX(side, side)], 1)
     return plan, MirroredPixels(array, 0, ())
 
 
 @contextmanager
-def workers(count: int, processes: bool) -> Iterator[Client]:
+def workers(count: int) -> Iterator[Client]:
+    """A client of so many workers, which share a few processes of low priority."""
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
-            n_workers=count,
-            threads_per_worker=2,
-            processes=processes,
-            protocol="tcp://",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,
+            n_workers=0, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield client
+        hosts = [start_workers(client, part) for part in parts(count)]
+        client.wait_for_workers(count, timeout=300)
+        try:
+            yield client
+        finally:
+            client.retire_workers(close_workers=True)
+            for host in hosts:
+                host.terminate()
+                host.wait()
 
 
-def feed(
-    client: Client, plan: Plan, pixels: MirroredPixels, seconds: float
-) -> tuple[float, float, Profile]:
-    """Seconds on the clock, CPU seconds of this process, and what the workers did."""
+def parts(count: int) -> list[int]:
+    """So many workers, divided among the processes."""
+    each = [(count + host) // HOSTS for host in range(HOSTS)]
+    return [part for part in each if part]
+
+
+def start_workers(client: Client, count: int) -> subprocess.Popen[bytes]:
+    options = {"nthreads": THREADS, "memory_limit": 0, "dashboard": False, "protocol": "tcp://"}
+    spec = {uuid.uuid4().hex: {"cls": "distributed.Worker", "opts": options} for _ in range(count)}
+    command = [sys.executable, "-m", "distributed.cli.dask_spec", client.scheduler.address]
+    return subprocess.Popen(
+        ["nice", *command, "--spec", json.dumps(spec)], stderr=subprocess.DEVNULL
+    )
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What was seen of one run."""
+
+    seconds: float
+    driver_cpu_seconds: float
+    profile: Profile
+
+
+def run_tiles(client: Client, plan: Plan, pixels: MirroredPixels, seconds: float) -> Fed:
+    """All tiles of a plan, each of which takes a worker's network so many seconds."""
     name = f"sleeper-{uuid.uuid4().hex[:8]}"
     client.register_plugin(ModelPlugin(name, Sleeper(seconds)), name=name)  # type: ignore[arg-type]
+    writer: Any = Nowhere()
+    feed = TileFeed(plan, pixels, writer, name, name)
     with timed(client) as times:
         clock, cpu = time.perf_counter(), time.process_time()
-        records = segment_tiles(
-            client,
-            plan,
-            pixels,
-            Nowhere(),  # type: ignore[arg-type]
-            name,
-            name,
-            range(len(plan.grid)),
-            Trouble(),
-            lambda: None,
-        )
+        records = segment_tiles(client, feed, range(len(plan.grid)), Trouble(), lambda: None)
         assert sum(1 for _ in records) == len(plan.grid)
         clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     client.unregister_worker_plugin(name)
-    return clock, cpu, summarise_times(times)
+    return Fed(clock, cpu, summarise_times(times))
+
+
+def measure_alone(plan: Plan, pixels: MirroredPixels, runs: int) -> dict[str, Any]:
+    """What a tile costs, by feed; and what one scheduler can feed at most, by the tile's size."""
+    measured: dict[str, list[Fed]] = {feed: [] for feed in FEEDS}
+    with workers(2) as client:
+        for _ in range(runs):
+            for feed, found in measured.items():
+                found.append(run_tiles(client, replace(plan, feed=feed), pixels, 0))
+    tiles, results = len(plan.grid), {}
+    for feed, found in measured.items():
+        cpu_ms = 1e3 * statistics.median(run.driver_cpu_seconds for run in found) / tiles
+        results[feed] = {
+            "tiles": tiles,
+            "tasks_per_tile": found[0].profile.tasks_per_tile,
+            "driver_cpu_ms_per_tile": round(cpu_ms, 2),
+            "clock_ms_per_tile": round(
+                1e3 * statistics.median(run.seconds for run in found) / tiles, 2
+            ),
+            "most_megapixels_per_second": {
+                size: round(size**2 / 1e3 / cpu_ms) for size in TILE_SIZES
+            },
+        }
+        print(feed, results[feed], flush=True)
+    return results
+
+
+def measure_growth(folder: Path, most_workers: int, seconds: float) -> list[dict[str, Any]]:
+    """How much of the ideal speed more and more workers reach."""
+    rows = []
+    for count in (4, 8, 16, 32, 64, 128, 256):
+        if count > most_workers:
+            break
+        plan, pixels = noise(folder / str(count), TILES_OF_A_WORKER * count)
+        ideal = -(-len(plan.grid) // count) * seconds
+        with workers(count) as client:
+            for feed in FEEDS:
+                fed = run_tiles(client, replace(plan, feed=feed), pixels, seconds)
+                rows.append(
+                    {
+                        "feed": feed,
+                        "workers": count,
+                        "tiles_per_second": round(len(plan.grid) / fed.seconds, 2),
+                        "efficiency": round(ideal / fed.seconds, 3),
+                        "driver_busy": round(fed.driver_cpu_seconds / fed.seconds, 3),
+                    }
+                )
+                print(rows[-1], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -129,41 +213,16 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--most-workers", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=4.0, help="per tile, of a worker")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per tile, of a worker")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        plan, pixels = noise(Path(name), arguments.tiles)
-        with workers(2, processes=True) as client:
-            runs = [feed(client, plan, pixels, 0) for _ in range(arguments.runs)]
-        tiles = len(plan.grid)
-        alone = {
-            "tiles": tiles,
-            "tasks_per_tile": runs[0][2].tasks_per_tile,
-            "driver_cpu_ms_per_tile": round(1e3 * statistics.median(r[1] for r in runs) / tiles, 2),
-            "clock_ms_per_tile": round(1e3 * statistics.median(r[0] for r in runs) / tiles, 2),
+        folder = Path(name)
+        results = {
+            "alone": measure_alone(*noise(folder / "alone", arguments.tiles), arguments.runs),
+            "seconds_per_tile": arguments.seconds,
+            "rows": measure_growth(folder, arguments.most_workers, arguments.seconds),
         }
-        print(alone, flush=True)
-        rows = []
-        count = 1
-        while count <= arguments.most_workers:
-            folder = Path(name) / str(count)
-            some, part = noise(folder, max(4 * count, 16))
-            with workers(count, processes=False) as client:
-                clock, _, profile = feed(client, some, part, arguments.seconds)
-            ideal = -(-len(some.grid) // count) * arguments.seconds
-            rows.append(
-                {
-                    "workers": count,
-                    "tiles_per_second": round(len(some.grid) / clock, 2),
-                    "efficiency": round(ideal / clock, 3),
-                    "idle_share": profile.idle_share,
-                }
-            )
-            print(rows[-1], flush=True)
-            count *= 2
-    save_results(
-        "scheduling", {"alone": alone, "seconds_per_tile": arguments.seconds, "rows": rows}
-    )
+    save_results("scheduling", results)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,14 @@ VALUE_BYTES: Mapping[Precision, int] = {
     "int8": 1,
 }
 """Of a value of a feature map; for "auto" what it may be at most, on a processor."""
+LARGE_MAP_BYTES = 3 * 2**26
+"""Of a feature map, from which on it is computed in bands of rows, on a processor."""
 EXACT_PRECISIONS = ("float32", "int8")
 """In which a network gives the same bits for inputs of any size."""
 MOST_VIEWS = 8
 KINDS = ("cpu", "gpu", "auto", "slurm", "kubernetes")
 """Words that `--cluster` knows; a profile of such a name says what the word means here."""
+Feed = Literal["auto", "overlap", "tile"]
 Refiner = Literal["crf"]
 BlendKind = Literal["gaussian", "mean"]
 Normalise = Literal["largest", "none", "zero-mean", "min-max", "percentile"]
@@ -191,6 +194,10 @@ class ClusterOptions:
     tile_seconds: float = 600.0
     """A tile that takes longer than this, and 50 times longer than any before it, hangs: its worker
     is ended, and it is tried elsewhere. 0: none hangs."""
+    feed: Feed = "auto"
+    """What the scheduler is given of a tile: its steps, which share pixels with the neighbours'
+    (overlap), or one task, which reads its halo itself (tile). auto takes the latter for many
+    workers, whose scheduler the steps would keep too busy."""
     slurm: SlurmOptions = SlurmOptions()
     """What a job of `--cluster slurm` asks for."""
     kubernetes: KubernetesOptions = KubernetesOptions()

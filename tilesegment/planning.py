@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, isqrt, lcm
+from typing import Literal
 
 from tilesegment.blending import Blend
+from tilesegment.config import LARGE_MAP_BYTES
 from tilesegment.errors import OptionError
 from tilesegment.geometry import YX, NetworkGeometry, Spacing, round_up
 from tilesegment.refinement import Refinement
@@ -31,9 +33,10 @@ _HARDLY_MORE = 1.01
 """So many times the least that can be had are as good: the tile is not made larger for it."""
 _WORTH_READING_TWICE = 1.1
 """So many times the pixels computed, before tiles are preferred that cut through chunks."""
-_AUTO_FEATURES_BYTES = 9 * 2**28
-"""Feature maps beyond which the tile is not made larger: a wide network computes more halo."""
-_GPU_AMPLIFICATION, _GPU_FEATURES_BYTES = 1.1, 16 * 2**30
+_AUTO_MAP_BYTES, _AUTO_WHOLE_MAP_BYTES = 3 * 2**28, 13 * 2**25
+"""Of one feature map, computed in bands or not, beyond which the tile is not made larger: a wide
+network computes more halo."""
+_GPU_AMPLIFICATION, _GPU_MAP_BYTES = 1.1, 3 * 2**30
 """The same on a GPU, of 24 GB or more; where they do not fit, a tile is predicted in parts."""
 _SHARED_TILES = 16
 """So many tiles are left at least, before they are made larger: several workers share them."""
@@ -53,12 +56,9 @@ and its size what the scheduler holds. Narrower regions read more chunks twice."
 _PROCESS_BYTES = 450 * 2**20
 """A worker with torch, dask and zarr loaded, before it has a network."""
 _FLOAT_BYTES = 4
-_MAPS_AT_ONCE = 5.5
-"""Feature maps of base width and full size that live at the U-Net's peak; measured."""
-_MAPS_IN_BANDS = 3.0
-"""The same of one that computes large tiles in bands."""
-_AT_ONCE_BYTES = 2**30
-"""Of the feature maps of a tile up to which it does not."""
+_MAPS_AT_ONCE, _MAPS_IN_BANDS = 10.0, 6.0
+"""Feature maps of base width and full size for which a worker takes memory, and keeps it in pieces:
+where they are computed at once, and in bands (benchmarks/features.py)."""
 _WAITING_TILES = 8
 """Haloed tiles that wait for the network, and labels that wait for the disk, per worker."""
 
@@ -134,6 +134,8 @@ class Plan:
     """Labels and probabilities of all levels before compression."""
     masked: int = 0
     """Tiles of which a mask wants no pixel: they are neither read nor computed."""
+    feed: Literal["overlap", "tile"] = "overlap"
+    """Whether tiles share the pixels that are read, or each reads its halo itself."""
 
     @property
     def grid(self) -> TileGrid:
@@ -182,17 +184,20 @@ class Plan:
     @property
     def read_amplification(self) -> float:
         """Pixels decoded from chunks over pixels of the image."""
-        shape, chunk, grid = self.source.shape, self.source.chunk, self.grid
+        shape, chunk = self.source.shape, self.source.chunk
+        together = self.region if self.feed == "overlap" else YX(1, 1)
         decoded = sum(
             self._decoded(region.first_row, region.rows, shape.y, chunk.y)
             * self._decoded(region.first_column, region.columns, shape.x, chunk.x)
-            for region in TileGrid(shape, 1, grid.tile).regions(self.region)
+            for region in TileGrid(shape, 1, self.tile).regions(together)
         )
         return decoded / (shape.y * shape.x)
 
     def _decoded(self, first: int, count: int, size: int, chunk: int) -> int:
-        """Pixels along one axis that the blocks of a region decode."""
+        """Pixels along one axis that the blocks of a region decode, or a tile that reads alone."""
         cuts = region_cuts(first, count, self.tile, self.halo)
+        if self.feed == "tile":
+            cuts = [cuts[0], cuts[-1]]
         spans = (mirrored_span(start, stop, size) for start, stop in pairwise(cuts))
         return sum(_whole_chunks(start, stop, size, chunk) for start, stop in spans)
 
@@ -208,7 +213,8 @@ class Plan:
         waiting = (self.tile + 2 * self.halo) ** 2 * sample + self.tile**2 * (1 + classes)
         if self.resampling is not None:
             waiting += shown * self.source.channels * _FLOAT_BYTES
-        neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample
+        shared = self.feed == "overlap"
+        neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample if shared else 0
         weights = 2 * self.network.weights_bytes
         return int(_PROCESS_BYTES + weights + activations + _WAITING_TILES * waiting + neighbours)
 
@@ -279,10 +285,11 @@ def _auto_tile(source: Source, network: Network) -> int:
     if network.blend is not None:
         return _AUTO_TILE
     alignment = lcm(network.geometry.alignment, _AUTO_STEP)
-    bound, enough_bytes, quick_work = _AUTO_AMPLIFICATION, _AUTO_FEATURES_BYTES, _QUICK_WORK
+    bound, quick_work = _AUTO_AMPLIFICATION, _QUICK_WORK
+    largest_map = _AUTO_MAP_BYTES if network.in_bands else _AUTO_WHOLE_MAP_BYTES
     if network.on_gpu:
-        bound, enough_bytes, quick_work = _GPU_AMPLIFICATION, _GPU_FEATURES_BYTES, _QUICK_ON_GPU
-    affordable = isqrt(int(enough_bytes / _bytes_per_pixel(network)))
+        bound, quick_work, largest_map = _GPU_AMPLIFICATION, _QUICK_ON_GPU, _GPU_MAP_BYTES
+    affordable = isqrt(largest_map // _map_bytes(network))
     pixels = source.planes * source.shape.y * source.shape.x
     quick = min(pixels // _LEAST_TILES, quick_work // network.base_channels**2)
     shared = isqrt(max(pixels // _SHARED_TILES, quick))
@@ -311,15 +318,10 @@ def _amplification(shape: YX, network: Network, tile: int) -> float:
 
 
 def _features_bytes(network: Network, pixels: int) -> float:
-    """Of the feature maps that live at once, for an input of so many pixels."""
-    at_once = pixels * _map_bytes(network) * _MAPS_AT_ONCE
-    return max(min(at_once, _AT_ONCE_BYTES), pixels * _bytes_per_pixel(network))
-
-
-def _bytes_per_pixel(network: Network) -> float:
-    """Of the feature maps of a large tile."""
-    in_bands = network.in_bands and not network.on_gpu
-    return _map_bytes(network) * (_MAPS_IN_BANDS if in_bands else _MAPS_AT_ONCE)
+    """Of the feature maps of an input of so many pixels, on a CPU."""
+    map_bytes = pixels * _map_bytes(network)
+    in_bands = network.in_bands and map_bytes >= LARGE_MAP_BYTES
+    return map_bytes * (_MAPS_IN_BANDS if in_bands else _MAPS_AT_ONCE)
 
 
 def _map_bytes(network: Network) -> int:

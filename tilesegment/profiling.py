@@ -32,6 +32,7 @@ _STEP_OF = {
     "concatenate": "halo",
     "shown": "resampling",
     "labels": "inference",
+    "tile": "inference",
     "check": "inference",
     "record": "writing",
     "level": "levels",

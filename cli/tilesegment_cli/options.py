@@ -11,6 +11,7 @@ import click
 from tilesegment.config import (
     MOST_VIEWS,
     ClusterOptions,
+    Feed,
     ForeignOptions,
     Normalise,
     RunOptions,
@@ -329,6 +330,18 @@ def cluster_options(command: Command) -> Command:
             ),
         ],
     )
+
+
+feed_option = click.option(
+    "--feed",
+    type=click.Choice(get_args(Feed)),
+    default="auto",
+    show_default=True,
+    help="What the scheduler is given of a tile: steps that share pixels with its neighbours', or "
+    "one task that reads its halo itself; auto: the latter from 32 workers or 4 GPUs on. The "
+    "labels are the same.",
+)
+"""Below `cluster_options`, of which it is one, for the commands that segment tiles."""
 
 
 def _gathered(

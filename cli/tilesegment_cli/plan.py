@@ -9,6 +9,7 @@ from tilesegment.partition import WHOLE, Partition
 from tilesegment.refinement import refinement_facts
 from tilesegment_cli.options import (
     cluster_options,
+    feed_option,
     foreign_options,
     human_bytes,
     human_seconds,
@@ -41,6 +42,7 @@ Examples:
     help="Plan what `run` does of the image with the same option.",
 )
 @cluster_options
+@feed_option
 @json_option
 def plan(
     image: str,

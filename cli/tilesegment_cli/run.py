@@ -14,6 +14,7 @@ from tilesegment_cli import batch
 from tilesegment_cli.images import find_images, is_pattern, refuse_no_image
 from tilesegment_cli.options import (
     cluster_options,
+    feed_option,
     foreign_options,
     human_bytes,
     human_seconds,
@@ -118,6 +119,7 @@ Examples:
     help="Write there one HTML file with picture, areas, tiles, plan, seam check and versions.",
 )
 @cluster_options
+@feed_option
 @click.option(
     "--tile-timeout",
     "tile_seconds",

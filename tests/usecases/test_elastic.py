@@ -21,7 +21,7 @@ import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 from tests.usecases.faults import Plant, calm
 from tests.usecases.test_segment import MakeModel, chunks
-from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.config import ClusterOptions, Feed, RunOptions
 from tilesegment.errors import ClusterError, IncompleteError
 from tilesegment.execution import engine
 from tilesegment.execution.cluster import SETTINGS
@@ -218,28 +218,39 @@ OLD = (
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "told", "refused"),
+    ("feed", "words", "environment", "told", "refused"),
     [
         (
+            "overlap",
             (),
             {"ATEN_CPU_CAPABILITY": "default"},
             "tcp://.* is cpu float32, torch .*, DEFAULT, and the others are cpu float32",
             "the workers differ",
         ),
         (
+            "overlap",
             ("--preload", OLD),
             {},
             r"other versions of the software: tilesegment 0.0.1 at tcp://.* \(here ",
             "tilesegment 0.0.1 at tcp://",
         ),
+        (
+            # Tiles that are one task each are sent to it, fail there, and are done elsewhere.
+            "tile",
+            (),
+            {"ATEN_CPU_CAPABILITY": "default"},
+            "tcp://.* is cpu float32, torch .*, DEFAULT, and the others are cpu float32",
+            None,
+        ),
     ],
-    ids=["other processor", "other version"],
+    ids=["other processor", "other version", "single tasks"],
 )
 def test_a_worker_that_could_give_other_labels_and_joins_gets_no_tiles(
+    feed: Feed,
     words: tuple[str, ...],
     environment: dict[str, str],
     told: str,
-    refused: str,
+    refused: str | None,
     image: Path,
     make_model: MakeModel,
     cluster: LocalCluster,
@@ -247,7 +258,7 @@ def test_a_worker_that_could_give_other_labels_and_joins_gets_no_tiles(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
-    address = ClusterOptions(cluster.scheduler_address)
+    address = ClusterOptions(cluster.scheduler_address, feed=feed)
     # The level of the handler, too: the cluster's `silence_logs` has raised it.
     with ExitStack() as stack, caplog.at_level(logging.WARNING, "tilesegment"):
 
@@ -257,8 +268,9 @@ def test_a_worker_that_could_give_other_labels_and_joins_gets_no_tiles(
                 wait_until(lambda: "gets no tiles" in caplog.text)
 
         summary = ts.segment(image, make_model(), options=OPTIONS, cluster=address, report=report)
-        with pytest.raises(ClusterError, match=refused):
-            ts.segment(image, make_model(), labels="b", options=OPTIONS, cluster=address)
+        if refused is not None:
+            with pytest.raises(ClusterError, match=refused):
+                ts.segment(image, make_model(), labels="b", options=OPTIONS, cluster=address)
     assert (summary.status, summary.computed) == ("done", 36)
     assert summary.cluster is not None
     assert [worker["tiles"] for worker in summary.cluster["workers"]] == [36]

@@ -32,7 +32,7 @@ from tests.usecases.faults import (
 )
 from tests.usecases.test_segment import MakeModel, chunks
 from tilesegment import retry
-from tilesegment.config import ClusterOptions, RunOptions
+from tilesegment.config import ClusterOptions, Feed, RunOptions
 from tilesegment.errors import QuarantineError, UnexpectedError
 from tilesegment.execution.cluster import open_cluster
 from tilesegment.geometry import YX
@@ -72,6 +72,12 @@ def stored(request: pytest.FixtureRequest, image: Path) -> Path | RemotePath:
 
 
 @pytest.fixture
+def feed(stored: Path | RemotePath) -> Feed:
+    """Both ways of giving tiles to the scheduler, each with one kind of storage."""
+    return "tile" if isinstance(stored, RemotePath) else "overlap"
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "plant").mkdir()
     return tmp_path / "plant"
@@ -97,9 +103,11 @@ def test_a_passing_fault_changes_nothing(
     stored: Path | RemotePath,
     make_model: MakeModel,
     two_s3_workers: str,
+    feed: Feed,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=limit_for(fault))
+    model = make_model()
+    cluster = ClusterOptions(two_s3_workers, tile_seconds=limit_for(fault), feed=feed)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     with planted(two_s3_workers, fault, folder) as plant:
         summary = ts.segment(str(stored), model, options=OPTIONS, cluster=cluster)
@@ -130,9 +138,11 @@ def test_a_tile_that_fails_everywhere_is_quarantined_and_the_rest_is_done(
     stored: Path | RemotePath,
     make_model: MakeModel,
     two_s3_workers: str,
+    feed: Feed,
     folder: Path,
 ) -> None:
-    model, cluster = make_model(), ClusterOptions(two_s3_workers, tile_seconds=limit_for(fault))
+    model = make_model()
+    cluster = ClusterOptions(two_s3_workers, tile_seconds=limit_for(fault), feed=feed)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=cluster)
     message = f"1 of 20 tiles failed everywhere .rows 64 to 96, columns 32 to 64 .*{reason}"
     with planted(two_s3_workers, fault, folder) as plant:

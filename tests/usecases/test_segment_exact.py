@@ -87,7 +87,7 @@ def check(data: st.DataObject, tmp_path: Path, cluster: str) -> None:
         image,
         model,
         options=RunOptions(tile=tile, precision="float32"),
-        cluster=ClusterOptions(cluster),
+        cluster=ClusterOptions(cluster, feed=data.draw(st.sampled_from(["overlap", "tile"]))),
         overwrite=True,
     )
     labels = zarr.open_array(image / "labels" / "model" / "0", mode="r")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import dask
@@ -37,6 +37,8 @@ _CORES_PER_WORKER = 4
 _TASK_THREADS = 4
 """Threads of a worker for reading and writing, beside the one of the network."""
 _CONNECT_SECONDS = 10
+_MANY_WORKERS, _MANY_GPUS = 32, 4
+"""From which a scheduler is given one task per tile; see benchmarks/scheduling.py."""
 
 _LEAVE_INTERRUPTS_TO_THE_DRIVER = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """For each worker: Ctrl-C on a terminal reaches all processes, and only one may end the run."""
@@ -95,6 +97,17 @@ def inference_threads(options: ClusterOptions) -> int | None:
     if options.kind != "cpu":
         return None
     return max(1, usable_cores() // local_workers(options))
+
+
+def choose_feed(options: ClusterOptions, workers: int) -> Literal["overlap", "tile"]:
+    """What the scheduler is given of a tile, for so many workers.
+
+    Its steps, or one task where its thirteen would keep the scheduler busy.
+    """
+    if options.feed != "auto":
+        return options.feed
+    many = _MANY_GPUS if options.on_gpus else _MANY_WORKERS
+    return "tile" if max(workers, most_workers(options) or 1) >= many else "overlap"
 
 
 def resolve_kind(options: ClusterOptions) -> ClusterOptions:

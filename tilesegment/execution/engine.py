@@ -1,143 +1,72 @@
-"""From a plan to written tiles: one dask graph per region, each a map_overlap with the halo.
-
-The graph of a region::
-
-    pixels ──overlap──> haloed tile [──resample──> shown] ──predict──> labels ──write──> record
-    ordinary threads                                      one thread   ordinary threads
-
-`dask.array.overlap.overlap` and the mapped function are map_overlap's two halves; kept apart,
-because only the second may be annotated with the thread it runs on (docs/adr/0002).
-"""
+"""From a plan to written tiles: the tasks of a region after the other, and what failed again."""
 
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import dask
-import dask.array as da
-import numpy as np
 import numpy.typing as npt
-from dask.array.overlap import overlap
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError, InputError, UnexpectedError
-from tilesegment.execution.memory import yield_to_inference
+from tilesegment.execution.feed import Batch, TileFeed
 from tilesegment.execution.verification import WindowCheck, WindowChecker
 from tilesegment.execution.worker import (
-    TileWriter,
     WorkerFault,
     derive_tile,
-    predict_tile,
-    resample_tile,
     told_by_worker,
 )
-from tilesegment.mask import Mask
-from tilesegment.planning import Plan
 from tilesegment.retry import Failure, Trouble
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord
-from tilesegment.tiling import Region, Tile, TileGrid, Window, region_cuts
+from tilesegment.tiling import Region, Tile, TileGrid, Window
 
 _DRAIN_SECONDS = 20
 _SUMMARISED_BLOCK = 1024
 """Pixels per side that are read at once for statistics of the image."""
 _IDLE_SECONDS = 0.5
 """After which `idle` is called again while no record comes."""
-_TILES_AHEAD = 64
+_TILES_AHEAD, _TILES_AHEAD_OF_A_WORKER = 64, 8
 """Tiles that the scheduler has at least: the next region is there before the last runs dry."""
-
-
-@dataclass(frozen=True)
-class _RegionPixels:
-    """The pixels of a region and its rim, as an array that dask can slice: (c, y, x)."""
-
-    pixels: MirroredPixels
-    plane: int
-    top: int
-    left: int
-    shape: tuple[int, int, int]
-
-    ndim = 3
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.pixels.dtype
-
-    def __getitem__(self, selection: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
-        yield_to_inference()
-        with told_by_worker():
-            return self._read(*selection[1:])
-
-    def _read(self, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        window = Window(
-            self.top + rows.start,
-            self.left + columns.start,
-            rows.stop - rows.start,
-            columns.stop - columns.start,
-        )
-        return self.pixels.read(self.plane, window)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What is sent to the scheduler at once."""
-
-    graph: HighLevelGraph | dict[Hashable, Any]
-    tiles: Mapping[Hashable, int]
-    """The keys that are wanted, and the number of the tile that each gives."""
-    avoid: str | None = None
-    """Address of the worker on which this failed before; others are preferred."""
+_COUNT_SECONDS = 5.0
+"""After which workers are counted again."""
 
 
 def segment_tiles(
     client: Client,
-    plan: Plan,
-    pixels: MirroredPixels,
-    writer: TileWriter,
-    run: str,
-    plugin: str,
+    feed: TileFeed,
     wanted: Container[int],
     trouble: Trouble,
     idle: Callable[[], None],
-    mask: Mask | None = None,
 ) -> Iterator[TileRecord]:
     """Segment and write every tile that is wanted; yield each record as it comes.
 
-    Tiles of which the mask wants no pixel are written without being read or computed.
-
     Args:
         client: of the workers, which hold the model.
-        plan: what is to be done.
-        pixels: of the image.
-        writer: of the labels.
-        run: name of the run.
-        plugin: name of the model's plugin.
+        feed: makes the tiles' tasks.
         wanted: numbers of the tiles that are to be done.
         trouble: takes note of what fails; tells afterwards which tiles are quarantined.
         idle: called when no more records are ready for now, and again while none comes.
-        mask: which pixels are wanted; None for all.
 
     Raises:
         TilesegmentError: if something failed that another try cannot mend.
     """
-    grid = plan.grid
+    grid = feed.plan.grid
     regions = (
-        _region_graph(plan, region, tiles, pixels, writer, run, plugin, mask)
-        for region in plan.region_list()
+        feed.batch(region, tiles)
+        for region in feed.plan.region_list()
         if (tiles := [tile for tile in region.tiles() if grid.number(tile) in wanted])
     )
 
     def alone(number: int, attempt: int) -> Batch:
         tile = grid.tile_at(number)
-        region = Region(tile.plane, tile.row, tile.column, 1, 1)
-        return _region_graph(plan, region, [tile], pixels, writer, run, plugin, mask, attempt)
+        return feed.batch(Region(tile.plane, tile.row, tile.column, 1, 1), [tile], attempt)
 
     yield from _settle(client, regions, alone, trouble, idle)
 
@@ -183,7 +112,7 @@ def check_windows(
         _check_graph(checker, number, plane, window, run, plugin)
         for number, (plane, window) in enumerate(windows)
     )
-    for number, outcome in _compute(client, batches, _TILES_AHEAD, idle=lambda: None):
+    for number, outcome in _compute(client, batches, idle=lambda: None):
         if isinstance(outcome, BaseException):
             raise _failure(number, outcome).error
         yield outcome
@@ -207,28 +136,28 @@ def _settle(
         trouble: decides what is tried again.
         idle: called when no more records are ready for now, and again while none comes.
     """
-    yield from _round(client, batches, _TILES_AHEAD, trouble, idle)
+    yield from _round(client, batches, trouble, idle)
     attempt = 0
     while again := trouble.again():
         attempt += 1
         failed_on = {number: trouble.last(number).worker for number in again}
         suspects = [number for number in again if failed_on[number] is None]
         others = [number for number in again if failed_on[number] is not None]
-        for numbers, ahead in ((others, _TILES_AHEAD), (suspects, 1)):
+        for numbers, most in ((others, None), (suspects, 1)):
             singles = (
                 replace(alone(number, attempt), avoid=failed_on[number]) for number in numbers
             )
-            yield from _round(client, singles, ahead, trouble, idle)
+            yield from _round(client, singles, trouble, idle, most)
 
 
 def _round(
     client: Client,
     batches: Iterable[Batch],
-    ahead: int,
     trouble: Trouble,
     idle: Callable[[], None],
+    most: int | None = None,
 ) -> Iterator[TileRecord]:
-    for number, outcome in _compute(client, batches, ahead, idle):
+    for number, outcome in _compute(client, batches, idle, most):
         if isinstance(outcome, BaseException):
             _note(client, trouble, number, outcome)
         else:
@@ -322,7 +251,7 @@ def map_blocks(
             key = f"{name}-{grid.number(tile)}"
             yield Batch({key: (_call, task(tile))}, {key: grid.number(tile)})
 
-    for number, outcome in _compute(client, batches(), _TILES_AHEAD, lambda: None):
+    for number, outcome in _compute(client, batches(), lambda: None):
         if isinstance(outcome, BaseException):
             raise _failure(number, outcome).error
         yield grid.tile_at(number), outcome
@@ -347,79 +276,6 @@ def _summarise(
     return summarise(pixels.read(plane, window))
 
 
-def _region_graph(
-    plan: Plan,
-    region: Region,
-    tiles: Iterable[Tile],
-    pixels: MirroredPixels,
-    writer: TileWriter,
-    run: str,
-    plugin: str,
-    mask: Mask | None,
-    attempt: int = 0,
-) -> Batch:
-    """Names carry the run's, which is new for each: dask never returns an older result."""
-    name = f"{run}-{region.plane}-{region.first_row}-{region.first_column}-{attempt}"
-    haloed = _haloed_blocks(plan, region, pixels, name)
-    grid = plan.grid
-    shown, labels, records = {}, {}, {}
-    wanted: dict[Hashable, int] = {}
-    for tile in tiles:
-        row, column = tile.row - region.first_row, tile.column - region.first_column
-        # Block 0 of each axis is the region's rim.
-        block: Hashable = (haloed.name, 0, row + 1, column + 1)
-        window = grid.write_window(tile)
-        where = (grid.number(tile), tile.plane, window)
-        record = (f"record-{name}", row, column)
-        wanted[record] = grid.number(tile)
-        cover = "all" if mask is None else mask.cover(tile.plane, window)
-        if cover == "none":
-            records[record] = (writer.write_background, *where)
-            continue
-        if plan.resampling is not None:
-            resampled = (f"shown-{name}", row, column)
-            shown[resampled] = (resample_tile, block, plan.resampling, window)
-            block = resampled
-        key = (f"labels-{name}", row, column)
-        labels[key] = (predict_tile, block, plugin)
-        part = () if mask is None or cover == "all" else (mask.cut(tile.plane, window),)
-        records[record] = (writer.write, key, *where, *part)
-    with dask.annotate(executor=plugin, resources={plugin: 1}):
-        predicted = MaterializedLayer(labels)
-    added = {f"shown-{name}": shown, f"labels-{name}": predicted, f"record-{name}": records}
-    pixels_layers = set(haloed.__dask_layers__())
-    layers = {**haloed.dask.layers, **added}
-    dependencies = {
-        **haloed.dask.dependencies,
-        f"shown-{name}": pixels_layers,
-        f"labels-{name}": {f"shown-{name}"} if shown else pixels_layers,
-        f"record-{name}": {f"labels-{name}"},
-    }
-    return Batch(HighLevelGraph(layers, dependencies).cull(set(wanted)), wanted)
-
-
-def _haloed_blocks(plan: Plan, region: Region, pixels: MirroredPixels, name: str) -> da.Array:
-    """The region's tiles with their halos, as the blocks of an array (c, y, x)."""
-    rows = region_cuts(region.first_row, region.rows, plan.tile, plan.halo)
-    columns = region_cuts(region.first_column, region.columns, plan.tile, plan.halo)
-    channels = plan.source.channels
-    shape = (channels, rows[-1] - rows[0], columns[-1] - columns[0])
-    blocks = da.from_array(
-        _RegionPixels(pixels, region.plane, rows[0], columns[0], shape),
-        chunks=((channels,), _steps(rows), _steps(columns)),
-        name=f"pixels-{name}",
-        asarray=False,
-        inline_array=True,
-        meta=np.empty((0, 0, 0), pixels.dtype),
-    )
-    depth = {0: 0, 1: plan.halo, 2: plan.halo}
-    return overlap(blocks, depth=depth, boundary="none", allow_rechunk=False)
-
-
-def _steps(cuts: list[int]) -> tuple[int, ...]:
-    return tuple(after - before for before, after in pairwise(cuts))
-
-
 def _check_graph(
     checker: WindowChecker, number: int, plane: int, window: Window, run: str, plugin: str
 ) -> Batch:
@@ -430,12 +286,18 @@ def _check_graph(
 
 
 def _compute(
-    client: Client, batches: Iterable[Batch], ahead: int, idle: Callable[[], None]
+    client: Client, batches: Iterable[Batch], idle: Callable[[], None], most: int | None = None
 ) -> Iterator[tuple[int, Any]]:
-    """Compute the keys of all batches; a new batch is sent while fewer than `ahead` are awaited.
+    """Compute the keys of all batches, of which enough are sent to keep all workers busy.
 
     Each result is fetched and released at once: a result that stayed on a worker would be
     computed again if that worker died.
+
+    Args:
+        client: of the workers.
+        batches: in the order of computing.
+        idle: called when no more results are ready for now, and again while none comes.
+        most: results that are awaited when another batch is sent; None: by the workers.
 
     Returns:
         The number of each tile, and its result or the error that it met.
@@ -443,9 +305,10 @@ def _compute(
     waiting = iter(batches)
     completed = as_completed(loop=client.loop)
     numbers: dict[Hashable, int] = {}
+    enough = _tiles_ahead(client, _TILES_AHEAD)
     try:
         while True:
-            while completed.count() < ahead and (batch := next(waiting, None)):
+            while completed.count() < (most or enough()) and (batch := next(waiting, None)):
                 numbers.update(batch.tiles)
                 completed.update(_send(client, batch))
             while not completed.has_ready():
@@ -462,6 +325,22 @@ def _compute(
         raise
 
 
+def _tiles_ahead(client: Client, least: int) -> Callable[[], int]:
+    """How many tiles keep the workers busy that are there when it is called."""
+    counted, workers = float("-inf"), 0
+
+    def ahead() -> int:
+        nonlocal counted, workers
+        now = time.monotonic()
+        if now - counted > _COUNT_SECONDS:
+            counted = now
+            with suppress(OSError, CancelledError):
+                workers = len(client.nthreads())
+        return max(least, _TILES_AHEAD_OF_A_WORKER * workers)
+
+    return ahead
+
+
 def _send(client: Client, batch: Batch) -> list[Future]:
     preference: dict[str, Any] = {}
     if batch.avoid is not None:
@@ -469,8 +348,12 @@ def _send(client: Client, batch: Batch) -> list[Future]:
         preference = {"workers": others, "allow_other_workers": True} if others else {}
     # Without a timeout graphs sent within a minute are mixed: an old region would wait, half done,
     # with all that it has read, while a new one is computed.
+    # A graph that is a dict would be hashed, with all that its tasks hold.
+    graph = batch.graph
+    if isinstance(graph, dict):
+        graph = HighLevelGraph.from_collections(str(next(iter(graph))), graph)
     futures: list[Future] = client.get(
-        batch.graph, list(batch.tiles), sync=False, fifo_timeout=0, **preference
+        graph, list(batch.tiles), sync=False, fifo_timeout=0, **preference
     )
     return futures
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client, Scheduler, SchedulerPlugin, Worker
 
-from tilesegment.profiling import WorkerTimes, step_of
+from tilesegment.profiling import STEPS, WorkerTimes, step_of
 
 
 class _Timekeeper(SchedulerPlugin):  # type: ignore[misc]
@@ -25,9 +25,14 @@ class _Timekeeper(SchedulerPlugin):  # type: ignore[misc]
         times = self.times.setdefault(outcome["worker"], WorkerTimes())
         step = step_of(str(key[0] if isinstance(key, tuple) else key))
         times.count(step)
-        for part in outcome["startstops"]:
-            moved = "transfer" if part["action"] == "transfer" else step
-            times.add(moved, part["start"], part["stop"])
+        parts = outcome["startstops"]
+        # A tile that is one task says itself what it did; the rest of its time it waited.
+        tells = any(part["action"] in STEPS and part["action"] != "transfer" for part in parts)
+        for part in parts:
+            if part["action"] in STEPS:
+                times.add(part["action"], part["start"], part["stop"])
+            elif not tells:
+                times.add(step, part["start"], part["stop"])
 
 
 @contextmanager

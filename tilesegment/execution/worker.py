@@ -5,6 +5,7 @@ thread of its own, so that the device never waits for a disk, and never holds tw
 """
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -28,6 +29,7 @@ from tilesegment.mask import Mask
 from tilesegment.model.file import Description
 from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
+from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.ledger import TileRecord, Work
 from tilesegment.storage.probabilities import Probabilities
@@ -46,6 +48,8 @@ THREAD_NAME = "inference"
 """How the network's thread is called, for people who look at a worker."""
 _LOST_DEVICE = 86
 """Exit code of a worker whose GPU has failed; its nanny starts it again."""
+_JOIN_SECONDS = 60.0
+"""Within which a worker that has joined is sent the model."""
 _PAUSE_SECONDS = 0.5
 """After an unforeseen error: a broken worker must not eat all tiles before it is retired."""
 
@@ -160,8 +164,8 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         """
         keep_freed_memory()
         executor = ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME)
-        worker.executors[self.name] = executor
         self._predictor = executor.submit(self._load, worker.address, worker.state.nthreads)
+        worker.executors[self.name] = executor
         try:
             await asyncio.wrap_future(self._predictor)
         except Exception as error:
@@ -198,6 +202,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         Raises:
             IncompleteError: if not even the smallest piece fits into memory.
         """
+        started = time.perf_counter()
         empty = self._without_data(pixels)
         if empty is not None and empty.all():
             return self._nothing(empty.shape)
@@ -206,7 +211,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         if empty is not None and empty.any():
             labels = np.where(empty, self.background, labels)
             probabilities = without(probabilities, ~empty)
-        return Prediction(labels, work, probabilities)
+        return Prediction(labels, work, probabilities, time.perf_counter() - started)
 
     def _nothing(self, shape: tuple[int, ...]) -> Prediction:
         """Background, and no class has any probability."""
@@ -287,6 +292,13 @@ def _is_constant(pixels: npt.NDArray[Any]) -> bool:
     return bool((pixels[:, :1] == first).all()) and bool((pixels == first).all())
 
 
+def read_pixels(pixels: MirroredPixels, plane: int, window: Window) -> npt.NDArray[Any]:
+    """The pixels of a window, as `MirroredPixels.read` gives them."""
+    yield_to_inference()
+    with told_by_worker():
+        return pixels.read(plane, window)
+
+
 def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     """Labels of one haloed tile, by the model that the plugin of this name holds.
 
@@ -296,9 +308,80 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     """
     with told_by_worker():
         model: ModelPlugin = get_worker().plugins[plugin]
-        started = time.perf_counter()
-        prediction = model.predict(pixels)
-        return replace(prediction, seconds=time.perf_counter() - started)
+        return model.predict(pixels)
+
+
+def segment_tile(
+    plugin: str,
+    pixels: MirroredPixels,
+    haloed: Window,
+    writer: "TileWriter",
+    number: int,
+    plane: int,
+    window: Window,
+    mask: Mask | None = None,
+) -> TileRecord:
+    """All steps of a tile on an ordinary thread, which waits while the network has its own.
+
+    dask is told of the steps as if they were tasks; and a tile that waits for the network, which
+    another one may block, does not count as one that takes long.
+
+    Args:
+        plugin: name of the `ModelPlugin`.
+        pixels: of the image.
+        haloed: what the tile reads.
+        writer: of the labels; it also knows how the tile is resampled.
+        number: of the tile in its grid.
+        plane: index over the flattened leading axes.
+        window: what the tile writes.
+        mask: where some pixels are not wanted.
+    """
+    worker = get_worker()
+    with told_by_worker():
+        model = _loaded_model(worker, plugin)
+    task = worker.state.tasks[worker.get_current_task()]
+
+    def note(step: str, since: float) -> float:
+        task.startstops.append({"action": step, "start": since, "stop": time.time()})
+        return time.time()
+
+    began = time.time()
+    block = read_pixels(pixels, plane, haloed)
+    began = note("reading", began)
+    if writer.resampling is not None:
+        block = resample_tile(block, writer.resampling, window)
+        note("resampling", began)
+
+    def in_turn() -> Prediction:
+        task.start_time = began = time.time()
+        prediction = model.predict(block)
+        note("inference", began)
+        return prediction
+
+    task.start_time = math.inf
+    with told_by_worker():
+        prediction = worker.executors[plugin].submit(in_turn).result()
+    began = time.time()
+    record = writer.write(prediction, number, plane, window, mask)
+    note("writing", began)
+    return record
+
+
+def _loaded_model(worker: Worker, plugin: str) -> ModelPlugin:
+    """The model; waits for it on a worker that has just joined.
+
+    Raises:
+        RuntimeError: if the worker cannot have it.
+    """
+    deadline = time.monotonic() + _JOIN_SECONDS
+    while plugin not in worker.executors and time.monotonic() < deadline:
+        time.sleep(_PAUSE_SECONDS)
+    model: ModelPlugin = worker.plugins[plugin]
+    try:
+        model.predictor  # noqa: B018 - waits
+    except TilesegmentError as error:
+        raise RuntimeError(f"the worker has no model: {error}") from error
+    return model
 
 
 def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:

@@ -17,10 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tilesegment.config import LARGE_MAP_BYTES
 from tilesegment.model.unet import UNet, crop_to
 
-_LARGE_BYTES = 3 * 2**26
-"""Of a map of one level; smaller ones are computed at once, which is a few per cent faster."""
 _BAND_BYTES = 2**24
 """Of the map's part that is a band."""
 _REACH = 2
@@ -58,7 +57,8 @@ class BandedUNet(nn.Module):
     Args:
         network: fused or quantised.
         margin: pixels on each side of the output that nobody wants; 0 without padding.
-        large_bytes: of a map, from which on it is computed in bands.
+        large_bytes: of a map of one level, from which on it is computed in bands; smaller ones
+            are a few per cent faster at once.
         band_bytes: of the map's part that is a band.
     """
 
@@ -66,7 +66,7 @@ class BandedUNet(nn.Module):
         self,
         network: UNet,
         margin: int = 0,
-        large_bytes: int = _LARGE_BYTES,
+        large_bytes: int = LARGE_MAP_BYTES,
         band_bytes: int = _BAND_BYTES,
     ) -> None:
         super().__init__()

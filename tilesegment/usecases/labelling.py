@@ -133,6 +133,7 @@ def _segment_tiles(
 ) -> dict[int, Failure]:
     """Segment what the ledger lacks; returns the last failure of each tile that is given up."""
     from tilesegment.execution.engine import segment_tiles
+    from tilesegment.execution.feed import TileFeed
     from tilesegment.execution.worker import TileWriter
 
     plan = job.plan
@@ -141,14 +142,12 @@ def _segment_tiles(
     writer = TileWriter(volume, level, values, plan.resampling)
     absent = write_absent(ledger.directory, job.inventory)
     pixels = job.image.pixels(level, absent)
+    feed = TileFeed(plan, pixels, writer, run.name, run.plugin, job.mask)
     wanted = set(tiles).difference(ledger.finished(level))
     finished, computed = len(tiles) - len(wanted), 0
     trouble, idle = Trouble(resumed=bool(finished)), while_waiting(run, ledger)
     report_progress(run, "tiles", finished, len(tiles), 0)
-    for record in segment_tiles(
-        run.client, plan, pixels, writer, run.name, run.plugin, wanted, trouble, idle,
-        job.mask,
-    ):  # fmt: skip
+    for record in segment_tiles(run.client, feed, wanted, trouble, idle):
         ledger.add(record)
         run.note(record)
         finished += 1

@@ -1,5 +1,6 @@
 """What a run would do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions
@@ -34,8 +35,11 @@ def plan(
     Raises:
         InputError, ModelError, OptionError: as `segment`.
     """
+    from tilesegment.execution.cluster import choose_feed
+
     opened = open_model(model, foreign, blended=options.blend is not None)
-    return plan_job(open_image(image, options.axes), opened, options, cluster.on_gpus)[0]
+    planned, _ = plan_job(open_image(image, options.axes), opened, options, cluster.on_gpus)
+    return replace(planned, feed=choose_feed(cluster, workers=1))
 
 
 def partition_tiles(
