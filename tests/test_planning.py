@@ -82,6 +82,16 @@ def test_what_is_computed_in_bands_affords_larger_tiles() -> None:
     assert planned(shape, 1024).worker_memory_bytes < 0.7 * large
 
 
+def test_a_tile_that_reads_alone_decodes_all_chunks_under_its_halo() -> None:
+    shape = YX(8 * 2048, 8 * 2048)
+    shared = planned(shape, 2048)
+    alone = replace(shared, feed="tile")
+    assert shared.read_amplification < 1.2
+    # Six by six chunks for four by four, but for the rim of the image.
+    assert alone.read_amplification == pytest.approx((8 * 6 - 2) ** 2 / 32**2)
+    assert alone.worker_memory_bytes < shared.worker_memory_bytes
+
+
 def test_on_a_gpu_tiles_are_several_thousand_pixels_wide() -> None:
     gpu = replace(PAPER, on_gpu=True, value_bytes=2)
     plan = planned(YX(65_536, 65_536), network=gpu)

@@ -25,6 +25,7 @@ def test_a_profile_has_the_fields_of_the_options(tmp_path: Path) -> None:
         [clusters.site]
         kind = "slurm"
         workers = "2:16"
+        feed = "tile"
         wait-seconds = 60
         [clusters.site.slurm]
         queue = "gpu"
@@ -35,7 +36,9 @@ def test_a_profile_has_the_fields_of_the_options(tmp_path: Path) -> None:
     settings = read_settings(file)
     assert settings.commands == {"run": {"tile": 2048}}
     slurm = SlurmOptions(queue="gpu", gpus=4, prologue=("module load cuda",))
-    expected = ClusterOptions("slurm", WorkerRange(2, 16), wait_seconds=60.0, slurm=slurm)
+    expected = ClusterOptions(
+        "slurm", WorkerRange(2, 16), wait_seconds=60.0, feed="tile", slurm=slurm
+    )
     assert settings.clusters == {"site": expected}
 
 
@@ -67,6 +70,10 @@ def test_the_first_folder_wins(tmp_path: Path) -> None:
         ("[clusters.gpu]\nkind = 'slurm'", "cannot be of the kind slurm; choose another name"),
         ("[clusters.a]\nkind = 'gpu'\nworker = 3", "has no 'worker'; it may have kind, workers,"),
         ("[clusters.a]\nkind = 3", "kind cannot be 3; write a text in quotes"),
+        (
+            "[clusters.a]\nkind = 'gpu'\nfeed = 'graph'",
+            'feed cannot be .graph.; write "auto" or "overlap" or "tile"',
+        ),
         ("[clusters.a]\nkind = 'gpu'\nworkers = true", 'a number, or a range as "2:16"'),
         ("[clusters.a]\nkind = 'gpu'\nworkers = 'many'", "many is no number of workers"),
         ("[clusters.a]\nkind = 'slurm'\nslurm = 3", "slurm is no table of options"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tilesegment.config import KINDS, ClusterOptions, WorkerRange, parse_workers
 from tilesegment.errors import OptionError
@@ -94,7 +94,10 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
             return parse_workers(value)
         except OptionError as error:
             raise OptionError(f"{where}: {error}") from error
-    if get_origin(hint) is tuple and isinstance(value, list):
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+    elif get_origin(hint) is tuple and isinstance(value, list):
         if all(isinstance(item, str) for item in value):
             return tuple(value)
     elif type(value) in kinds:
@@ -109,6 +112,8 @@ def _example(hint: Any) -> str:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if WorkerRange in kinds:
         return 'a number, or a range as "2:16"'
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{word}"' for word in get_args(hint))
     if get_origin(hint) is tuple:
         return 'a list of texts, as ["one", "two"]'
     words = {

@@ -15,9 +15,10 @@ import pytest
 from distributed import LocalCluster
 from distributed.security import Security
 
-from tilesegment.config import ClusterOptions
+from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.cluster import (
+    choose_feed,
     count_gpus,
     inference_threads,
     local_workers,
@@ -53,6 +54,26 @@ def test_the_embedded_cluster_listens_on_the_loopback_address_only(
         (found,) = client.run(memory_settings).values()
         if sys.platform == "linux":
             assert found["MALLOC_TRIM_THRESHOLD_"] == str(2**31 - 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "feed"),
+    [
+        (ClusterOptions(), 1, "overlap"),
+        (ClusterOptions(workers=31), 31, "overlap"),
+        (ClusterOptions(workers=32), 1, "tile"),
+        (ClusterOptions("slurm", WorkerRange(1, 64)), 1, "tile"),
+        (ClusterOptions("tls://10.0.0.5:8786"), 100, "tile"),
+        (ClusterOptions("gpu"), 4, "tile"),
+        (ClusterOptions("gpu", workers=2), 2, "overlap"),
+        (ClusterOptions(feed="tile"), 1, "tile"),
+        (ClusterOptions("gpu", feed="overlap"), 8, "overlap"),
+    ],
+)
+def test_a_scheduler_of_many_workers_is_given_one_task_per_tile(
+    options: ClusterOptions, workers: int, feed: str
+) -> None:
+    assert choose_feed(options, workers) == feed
 
 
 def test_all_cores_are_used_by_whatever_number_of_workers() -> None:

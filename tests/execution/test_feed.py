@@ -15,7 +15,7 @@ import dask
 import numpy as np
 import numpy.typing as npt
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from tests.pictures import random_pixels, write_image
 from tilesegment.execution.cluster import SETTINGS
@@ -66,9 +66,11 @@ class Model:
     def __init__(self) -> None:
         self.may_go = threading.Event()
         self.may_go.set()
+        self.calls = 0
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> str:
-        self.may_go.wait(timeout=60)
+        self.calls += 1
+        self.may_go.wait(timeout=30)
         return where_am_i(pixels, "test")
 
 
@@ -134,15 +136,41 @@ def test_a_tile_that_waits_for_the_network_does_not_take_long(
         model.may_go.clear()
         futures = client.get(batch.graph, list(batch.tiles), sync=False)
         (worker,) = cluster.workers.values()
-        deadline = time.monotonic() + 60
-        began: list[float] = []
-        while len(began) < 4 or sum(map(math.isinf, began)) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-            began = [worker.state.tasks[key].start_time for key in list(worker.active_keys)]
+        began = wait_for_turns(worker)
         assert sum(map(math.isfinite, began)) == 1
         model.may_go.set()
         client.gather(futures)
+
+
+def wait_for_turns(worker: Worker) -> list[float]:
+    """When each of four tiles began, once all but one of them wait for the network."""
+    deadline = time.monotonic() + 20
+    began: list[float] = []
+    while len(began) < 4 or sum(map(math.isinf, began)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        began = [worker.state.tasks[key].start_time for key in list(worker.active_keys)]
+    return began
+
+
+def test_tiles_of_a_run_that_has_stopped_are_not_computed(
+    planned: tuple[Plan, MirroredPixels],
+) -> None:
+    plan, pixels = planned
+    model = Model()
+    batch = first_batch(replace(plan, feed="tile"), pixels)
+    with equipped(model) as (cluster, client):
+        model.may_go.clear()
+        futures = client.get(batch.graph, list(batch.tiles), sync=False)
+        (worker,) = cluster.workers.values()
+        wait_for_turns(worker)
+        client.cancel(futures)
+        while any(worker.state.tasks[key].state == "executing" for key in worker.active_keys):
+            time.sleep(0.05)
+        model.may_go.set()
+        while worker.active_keys:
+            time.sleep(0.05)
+    assert model.calls == 1
 
 
 def test_a_tile_that_is_one_task_tells_of_its_steps(

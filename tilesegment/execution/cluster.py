@@ -99,15 +99,18 @@ def inference_threads(options: ClusterOptions) -> int | None:
     return max(1, usable_cores() // local_workers(options))
 
 
-def choose_feed(options: ClusterOptions, workers: int) -> Literal["overlap", "tile"]:
-    """What the scheduler is given of a tile, for so many workers.
+def choose_feed(options: ClusterOptions, workers: int = 1) -> Literal["overlap", "tile"]:
+    """What the scheduler is given of a tile: its steps, or one task where there are many workers.
 
-    Its steps, or one task where its thirteen would keep the scheduler busy.
+    Args:
+        options: of the cluster; they may ask for more workers than there are now.
+        workers: that are there.
     """
     if options.feed != "auto":
         return options.feed
+    expected = most_workers(options) or (count_gpus() if options.kind == "gpu" else 1)
     many = _MANY_GPUS if options.on_gpus else _MANY_WORKERS
-    return "tile" if max(workers, most_workers(options) or 1) >= many else "overlap"
+    return "tile" if max(workers, expected) >= many else "overlap"
 
 
 def resolve_kind(options: ClusterOptions) -> ClusterOptions:

@@ -353,6 +353,8 @@ def segment_tile(
         note("resampling", began)
 
     def in_turn() -> Prediction:
+        if task.state == "cancelled":
+            raise IncompleteError("the run has stopped")
         task.start_time = began = time.time()
         prediction = model.predict(block)
         note("inference", began)

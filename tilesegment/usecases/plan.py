@@ -39,7 +39,7 @@ def plan(
 
     opened = open_model(model, foreign, blended=options.blend is not None)
     planned, _ = plan_job(open_image(image, options.axes), opened, options, cluster.on_gpus)
-    return replace(planned, feed=choose_feed(cluster, workers=1))
+    return replace(planned, feed=choose_feed(cluster))
 
 
 def partition_tiles(
