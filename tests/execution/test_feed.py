@@ -113,7 +113,7 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     plan, pixels = planned
     plan = replace(plan, source=replace(plan.source, step=step), feed=feed)
     monkeypatch.setattr("tilesegment.execution.feed.predict_tile", where_am_i)
-    for module in ("feed", "worker"):
+    for module in ("feed", "one_task"):
         monkeypatch.setattr(f"tilesegment.execution.{module}.resample_tile", where_resampled)
     writer = CountingWriter()
     writer.resampling = plan.resampling

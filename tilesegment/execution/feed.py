@@ -23,13 +23,8 @@ import numpy.typing as npt
 from dask.array.overlap import overlap
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from tilesegment.execution.worker import (
-    TileWriter,
-    predict_tile,
-    read_pixels,
-    resample_tile,
-    segment_tile,
-)
+from tilesegment.execution.one_task import segment_tile
+from tilesegment.execution.worker import TileWriter, predict_tile, read_pixels, resample_tile
 from tilesegment.mask import Mask
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels

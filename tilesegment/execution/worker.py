@@ -5,7 +5,6 @@ thread of its own, so that the device never waits for a disk, and never holds tw
 """
 
 import asyncio
-import math
 import os
 import socket
 import time
@@ -48,8 +47,6 @@ THREAD_NAME = "inference"
 """How the network's thread is called, for people who look at a worker."""
 _LOST_DEVICE = 86
 """Exit code of a worker whose GPU has failed; its nanny starts it again."""
-_JOIN_SECONDS = 60.0
-"""Within which a worker that has joined is sent the model."""
 _PAUSE_SECONDS = 0.5
 """After an unforeseen error: a broken worker must not eat all tiles before it is retired."""
 
@@ -309,81 +306,6 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     with told_by_worker():
         model: ModelPlugin = get_worker().plugins[plugin]
         return model.predict(pixels)
-
-
-def segment_tile(
-    plugin: str,
-    pixels: MirroredPixels,
-    haloed: Window,
-    writer: "TileWriter",
-    number: int,
-    plane: int,
-    window: Window,
-    mask: Mask | None = None,
-) -> TileRecord:
-    """All steps of a tile on an ordinary thread, which waits while the network has its own.
-
-    dask is told of the steps as if they were tasks; and a tile that waits for the network, which
-    another one may block, does not count as one that takes long.
-
-    Args:
-        plugin: name of the `ModelPlugin`.
-        pixels: of the image.
-        haloed: what the tile reads.
-        writer: of the labels; it also knows how the tile is resampled.
-        number: of the tile in its grid.
-        plane: index over the flattened leading axes.
-        window: what the tile writes.
-        mask: where some pixels are not wanted.
-    """
-    worker = get_worker()
-    with told_by_worker():
-        model = _loaded_model(worker, plugin)
-    task = worker.state.tasks[worker.get_current_task()]
-
-    def note(step: str, since: float) -> float:
-        task.startstops.append({"action": step, "start": since, "stop": time.time()})
-        return time.time()
-
-    began = time.time()
-    block = read_pixels(pixels, plane, haloed)
-    began = note("reading", began)
-    if writer.resampling is not None:
-        block = resample_tile(block, writer.resampling, window)
-        note("resampling", began)
-
-    def in_turn() -> Prediction:
-        if task.state == "cancelled":
-            raise IncompleteError("the run has stopped")
-        task.start_time = began = time.time()
-        prediction = model.predict(block)
-        note("inference", began)
-        return prediction
-
-    task.start_time = math.inf
-    with told_by_worker():
-        prediction = worker.executors[plugin].submit(in_turn).result()
-    began = time.time()
-    record = writer.write(prediction, number, plane, window, mask)
-    note("writing", began)
-    return record
-
-
-def _loaded_model(worker: Worker, plugin: str) -> ModelPlugin:
-    """The model; waits for it on a worker that has just joined.
-
-    Raises:
-        RuntimeError: if the worker cannot have it.
-    """
-    deadline = time.monotonic() + _JOIN_SECONDS
-    while plugin not in worker.executors and time.monotonic() < deadline:
-        time.sleep(_PAUSE_SECONDS)
-    model: ModelPlugin = worker.plugins[plugin]
-    try:
-        model.predictor  # noqa: B018 - waits
-    except TilesegmentError as error:
-        raise RuntimeError(f"the worker has no model: {error}") from error
-    return model
 
 
 def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:
