@@ -30,8 +30,9 @@ from tilesegment.model.fuse import fuse
 CASES = ",".join(
     f"{base}:{precision}:{padding}:{tile}"
     for base, precision, tile in (
-        (16, "float32", 1024), (16, "float32", 1536), (16, "float32", 2048),
-        (16, "bfloat16", 2048), (16, "bfloat16", 3072),
+        (16, "float32", 512), (16, "float32", 1024), (16, "float32", 1536),
+        (16, "float32", 2048), (16, "bfloat16", 1024), (16, "bfloat16", 2048),
+        (16, "bfloat16", 3072),
         (64, "float32", 1024), (64, "bfloat16", 1536),
     )
     for padding in ("valid", "same")
@@ -62,6 +63,7 @@ def grown(case: str, bands: bool, runs: int) -> dict[str, float]:
     return {
         "bytes": high_water() - before,
         "map_bytes": side**2 * int(base) * dtype.itemsize,
+        "megapixels": side**2 / 1e6,
         "seconds": statistics.median(times[1:]),
     }
 
@@ -82,6 +84,7 @@ def measure(case: str, runs: int) -> dict[str, Any]:
     map_bytes = whole["map_bytes"]
     return {
         "case": case,
+        "input_mpx_s": round(banded["megapixels"] / banded["seconds"], 3),
         "map_mib": round(map_bytes / MIB),
         "in_bands": map_bytes >= LARGE_MAP_BYTES,
         "maps": round(banded["bytes"] / map_bytes, 1),
