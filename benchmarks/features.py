@@ -4,8 +4,9 @@
 
 Each case is a process of its own for each way, with the allocator settings of our workers: how much
 the high-water mark of its resident memory grows over some passes, as a multiple of one map of base
-width and full size (what `tilesegment plan` reckons with), and the median of their times. Bands
-begin at the size of a map that `tilesegment.config` names: maps below it have none either way.
+width and full size (what `tilesegment plan` reckons with), the median of their times, and the
+megapixels of the input per second, which tell whether the size of the tile matters. Bands begin at
+the size of a map that `tilesegment.config` names: maps below it have none either way.
 """
 
 import argparse
