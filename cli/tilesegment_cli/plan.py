@@ -99,6 +99,7 @@ def _facts(planned: "Plan", seconds: float | None) -> dict[str, Any]:
         "tiles": len(planned.grid),
         "masked": planned.masked,
         "regions": planned.regions,
+        "feed": planned.feed,
         "compute_amplification": round(planned.compute_amplification, 3),
         "read_amplification": round(planned.read_amplification, 3),
         "worker_memory_bytes": planned.worker_memory_bytes,
@@ -126,7 +127,7 @@ def _text(planned: "Plan", facts: dict[str, Any]) -> str:
         "Halo": f"{planned.halo} px per side ({_halo(planned)})",
         **(first if planned.network.statistics else {}),
         "Computes": f"{planned.compute_amplification:.2f} x the image's pixels",
-        "Reads": f"{planned.read_amplification:.2f} x the image's pixels",
+        "Reads": f"{planned.read_amplification:.2f} x the image's pixels{_feed(planned)}",
         "Memory": f"about {human_bytes(planned.worker_memory_bytes)} per worker",
         "Writes": f"{human_bytes(planned.output_bytes)} of {_output(planned)} before "
         f"compression, in chunks of {planned.output_chunk} px",
@@ -139,6 +140,10 @@ def _partition(facts: dict[str, Any]) -> str | None:
     if "partition" not in facts:
         return None
     return f"{facts['partition']}: {facts['partition_tiles']} of the tiles; time is for these"
+
+
+def _feed(planned: "Plan") -> str:
+    return ", each tile for itself (--feed tile)" if planned.feed == "tile" else ""
 
 
 def _output(planned: "Plan") -> str:

@@ -57,23 +57,24 @@ def test_the_embedded_cluster_listens_on_the_loopback_address_only(
 
 
 @pytest.mark.parametrize(
-    ("options", "workers", "feed"),
+    ("options", "workers", "on_gpus", "feed"),
     [
-        (ClusterOptions(), 1, "overlap"),
-        (ClusterOptions(workers=31), 31, "overlap"),
-        (ClusterOptions(workers=32), 1, "tile"),
-        (ClusterOptions("slurm", WorkerRange(1, 64)), 1, "tile"),
-        (ClusterOptions("tls://10.0.0.5:8786"), 100, "tile"),
-        (ClusterOptions("gpu"), 4, "tile"),
-        (ClusterOptions("gpu", workers=2), 2, "overlap"),
-        (ClusterOptions(feed="tile"), 1, "tile"),
-        (ClusterOptions("gpu", feed="overlap"), 8, "overlap"),
+        (ClusterOptions(), 1, False, "overlap"),
+        (ClusterOptions(workers=31), 31, False, "overlap"),
+        (ClusterOptions(workers=32), 1, False, "tile"),
+        (ClusterOptions("slurm", WorkerRange(1, 64)), 1, False, "tile"),
+        (ClusterOptions("tls://10.0.0.5:8786"), 100, False, "tile"),
+        (ClusterOptions("tls://10.0.0.5:8786"), 8, True, "tile"),
+        (ClusterOptions("gpu"), 4, False, "tile"),
+        (ClusterOptions("gpu", workers=2), 2, False, "overlap"),
+        (ClusterOptions(feed="tile"), 1, False, "tile"),
+        (ClusterOptions("gpu", feed="overlap"), 8, False, "overlap"),
     ],
 )
 def test_a_scheduler_of_many_workers_is_given_one_task_per_tile(
-    options: ClusterOptions, workers: int, feed: str
+    options: ClusterOptions, workers: int, on_gpus: bool, feed: str
 ) -> None:
-    assert choose_feed(options, workers) == feed
+    assert choose_feed(options, workers, on_gpus) == feed
 
 
 def test_all_cores_are_used_by_whatever_number_of_workers() -> None:

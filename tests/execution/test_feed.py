@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +15,7 @@ import dask
 import numpy as np
 import numpy.typing as npt
 import pytest
+from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, LocalCluster, Worker
 
 from tests.pictures import random_pixels, write_image
@@ -25,7 +26,7 @@ from tilesegment.geometry import YX, Spacing, unet_geometry
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.resampling import Resampling
 from tilesegment.storage.image import MirroredPixels, open_image
-from tilesegment.tiling import Window
+from tilesegment.tiling import Region, Window
 
 
 class CountingWriter:
@@ -144,13 +145,23 @@ def test_a_tile_that_waits_for_the_network_does_not_take_long(
 
 def wait_for_turns(worker: Worker) -> list[float]:
     """When each of four tiles began, once all but one of them wait for the network."""
+
+    def began() -> list[float]:
+        return [worker.state.tasks[key].start_time for key in list(worker.active_keys)]
+
+    wait_until(lambda: sum(map(math.isinf, began())) == 3)
+    return began()
+
+
+def is_executing(worker: Worker) -> bool:
+    return any(worker.state.tasks[key].state == "executing" for key in list(worker.active_keys))
+
+
+def wait_until(fulfilled: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    began: list[float] = []
-    while len(began) < 4 or sum(map(math.isinf, began)) < 3:
+    while not fulfilled():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-        began = [worker.state.tasks[key].start_time for key in list(worker.active_keys)]
-    return began
 
 
 def test_tiles_of_a_run_that_has_stopped_are_not_computed(
@@ -165,11 +176,9 @@ def test_tiles_of_a_run_that_has_stopped_are_not_computed(
         (worker,) = cluster.workers.values()
         wait_for_turns(worker)
         client.cancel(futures)
-        while any(worker.state.tasks[key].state == "executing" for key in worker.active_keys):
-            time.sleep(0.05)
+        wait_until(lambda: not is_executing(worker))
         model.may_go.set()
-        while worker.active_keys:
-            time.sleep(0.05)
+        wait_until(lambda: not worker.active_keys)
     assert model.calls == 1
 
 
@@ -184,6 +193,24 @@ def test_a_tile_that_is_one_task_tells_of_its_steps(
     (worked,) = times.values()
     assert worked.tasks == {"inference": 64}
     assert set(worked.seconds) == {"reading", "inference", "writing"}
+
+
+def test_tiles_wait_at_the_scheduler_for_the_first_worker_that_is_free(
+    planned: tuple[Plan, MirroredPixels],
+) -> None:
+    """Also those of a region that is no larger than the cluster: who joins has work at once."""
+    plan, pixels = planned
+    region = Region(0, 0, 0, 1, 8)
+    feed = TileFeed(replace(plan, feed="tile"), pixels, CountingWriter(), "run", "test")
+    model = Model()
+    batch = feed.batch(region, region.tiles())
+    with equipped(model) as (cluster, client):
+        model.may_go.clear()
+        graph = HighLevelGraph.from_collections("tiles", batch.graph)
+        futures = client.get(graph, list(batch.tiles), sync=False)
+        wait_until(lambda: len(cluster.scheduler.queued) == 4)
+        model.may_go.set()
+        client.gather(futures)
 
 
 def test_tasks_per_tile_are_bounded(planned: tuple[Plan, MirroredPixels]) -> None:

@@ -51,6 +51,12 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
+def few_tiles_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What joins while the last of few tiles are computed has work: the next plane's."""
+    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    monkeypatch.setattr(engine, "_TILES_AHEAD_OF_A_WORKER", 2)
+
+
 def wait_until(fulfilled: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not fulfilled():
@@ -95,7 +101,7 @@ def test_workers_join_die_and_leave_and_the_bytes_are_the_same(
     address = ClusterOptions(cluster.scheduler_address)
     ts.segment(image, model, labels="calm", options=OPTIONS, cluster=address)
     # The next plane is sent when few tiles are left: what joins meanwhile has work.
-    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    few_tiles_ahead(monkeypatch)
     (tmp_path / "plant").mkdir()
     seen: dict[int, int] = {}
 
@@ -141,7 +147,7 @@ def test_without_workers_a_run_waits_says_so_and_can_be_resumed(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    few_tiles_ahead(monkeypatch)
     model = make_model()
     options = ClusterOptions(cluster.scheduler_address, wait_seconds=2)
 
@@ -166,7 +172,7 @@ def test_a_run_that_lost_its_last_worker_goes_on_with_another(
     image: Path, make_model: MakeModel, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other has what the network's tasks need some time after it has joined."""
-    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    few_tiles_ahead(monkeypatch)
 
     def report(progress: Progress) -> None:
         if progress.phase == "tiles" and progress.done == 6:
@@ -257,7 +263,7 @@ def test_a_worker_that_could_give_other_labels_and_joins_gets_no_tiles(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    few_tiles_ahead(monkeypatch)
     address = ClusterOptions(cluster.scheduler_address, feed=feed)
     # The level of the handler, too: the cluster's `silence_logs` has raised it.
     with ExitStack() as stack, caplog.at_level(logging.WARNING, "tilesegment"):
@@ -268,6 +274,9 @@ def test_a_worker_that_could_give_other_labels_and_joins_gets_no_tiles(
                 wait_until(lambda: "gets no tiles" in caplog.text)
 
         summary = ts.segment(image, make_model(), options=OPTIONS, cluster=address, report=report)
+        if feed == "tile":
+            assert summary.cluster is not None
+            assert summary.cluster["retries"] > 0
         if refused is not None:
             with pytest.raises(ClusterError, match=refused):
                 ts.segment(image, make_model(), labels="b", options=OPTIONS, cluster=address)
@@ -281,7 +290,7 @@ def test_where_devices_may_be_mixed_a_worker_of_another_kind_gets_tiles(
     image: Path, make_model: MakeModel, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other instructions of the processor; both machines are real but for that."""
-    monkeypatch.setattr(engine, "_TILES_AHEAD", 4)
+    few_tiles_ahead(monkeypatch)
     mixed = ClusterOptions(cluster.scheduler_address, mixed_devices=True)
     with (
         Client(cluster, set_as_default=False) as client,

@@ -99,18 +99,27 @@ def inference_threads(options: ClusterOptions) -> int | None:
     return max(1, usable_cores() // local_workers(options))
 
 
-def choose_feed(options: ClusterOptions, workers: int = 1) -> Literal["overlap", "tile"]:
+def choose_feed(
+    options: ClusterOptions, workers: int = 1, on_gpus: bool = False
+) -> Literal["overlap", "tile"]:
     """What the scheduler is given of a tile: its steps, or one task where there are many workers.
 
     Args:
-        options: of the cluster; they may ask for more workers than there are now.
+        options: of the cluster, resolved; more workers may come than there are now.
         workers: that are there.
+        on_gpus: whether they are known to have GPUs.
     """
     if options.feed != "auto":
         return options.feed
-    expected = most_workers(options) or (count_gpus() if options.kind == "gpu" else 1)
-    many = _MANY_GPUS if options.on_gpus else _MANY_WORKERS
-    return "tile" if max(workers, expected) >= many else "overlap"
+    many = _MANY_GPUS if on_gpus or options.on_gpus else _MANY_WORKERS
+    return "tile" if max(workers, _expected_workers(options)) >= many else "overlap"
+
+
+def _expected_workers(options: ClusterOptions) -> int:
+    """Workers that will come, as far as can be told before they do."""
+    if options.kind == "gpu":
+        return most_workers(options) or count_gpus()
+    return local_workers(options) if options.kind == "cpu" else most_workers(options) or 1
 
 
 def resolve_kind(options: ClusterOptions) -> ClusterOptions:

@@ -20,6 +20,7 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+from dask._task_spec import Task
 from dask.array.overlap import overlap
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -67,19 +68,20 @@ class TileFeed:
         return self._map_overlap(name, region, tiles)
 
     def _single_tasks(self, name: str, tiles: Iterable[Tile]) -> Batch:
-        tasks: dict[Hashable, tuple[Any, ...]] = {}
+        tasks: dict[Hashable, Any] = {}
         wanted: dict[Hashable, int] = {}
         for tile in tiles:
-            key = (f"tile-{name}", tile.row, tile.column)
-            wanted[key] = self.plan.grid.number(tile)
             where, cover, part = self._target(tile)
+            kind = "record" if cover == "none" else "tile"
+            key = (f"{kind}-{name}", tile.row, tile.column)
+            wanted[key] = self.plan.grid.number(tile)
             if cover == "none":
                 tasks[key] = (self.writer.write_background, *where)
                 continue
             haloed = self.plan.grid.read_window(tile, self.plan.halo)
-            tasks[key] = (
-                segment_tile, self.plugin, self.pixels, haloed, self.writer, *where, *part,
-            )  # fmt: skip
+            what = (self.plugin, self.pixels, haloed, self.writer)
+            # As the tasks that read are marked: dask deals out the others all at once.
+            tasks[key] = Task(key, segment_tile, *what, *where, *part, _data_producer=True)
         return Batch(tasks, wanted)
 
     def _map_overlap(self, name: str, region: Region, tiles: Iterable[Tile]) -> Batch:

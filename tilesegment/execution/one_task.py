@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distributed import Worker, get_worker
+from distributed import get_worker
 
 from tilesegment.errors import IncompleteError, TilesegmentError
 from tilesegment.execution.worker import (
@@ -22,9 +22,8 @@ from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.tiling import Window
 
-_JOIN_SECONDS = 60.0
-"""Within which a worker that has joined is sent the model."""
-_LOOK_SECONDS = 0.2
+STEPS_TOLD = "tilesegment-steps"
+"""In the metadata of the task, as dask calls it: each step, when it began, and when it ended."""
 
 
 def segment_tile(
@@ -39,8 +38,8 @@ def segment_tile(
 ) -> TileRecord:
     """All steps of a tile on an ordinary thread, which waits while the network has its own.
 
-    dask is told of the steps as if they were tasks; and a tile that waits for the network, which
-    another one may block, does not count as one that takes long.
+    The scheduler is told of the steps, for `execution.timings`; and a tile that waits for the
+    network, which another one may block, does not count as one that takes long.
 
     Args:
         plugin: name of the `ModelPlugin`.
@@ -54,14 +53,15 @@ def segment_tile(
     """
     worker = get_worker()
     with told_by_worker():
-        model = _loaded_model(worker, plugin)
+        model = _loaded(worker.plugins[plugin])
     task = worker.state.tasks[worker.get_current_task()]
+    steps = task.metadata[STEPS_TOLD] = []
 
     @contextmanager
     def told(step: Step) -> Iterator[None]:
         began = time.time()
         yield
-        task.startstops.append({"action": step, "start": began, "stop": time.time()})
+        steps.append((step, began, time.time()))
 
     def predict() -> Prediction:
         if task.state == "cancelled":
@@ -83,16 +83,12 @@ def segment_tile(
         return writer.write(prediction, number, plane, window, mask)
 
 
-def _loaded_model(worker: Worker, plugin: str) -> ModelPlugin:
-    """The model; waits for it on a worker that has just joined.
+def _loaded(model: ModelPlugin) -> ModelPlugin:
+    """The model, with its network loaded: a worker that joins is given tiles while it loads.
 
     Raises:
         RuntimeError: if the worker cannot have it.
     """
-    deadline = time.monotonic() + _JOIN_SECONDS
-    while plugin not in worker.executors and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
-    model: ModelPlugin = worker.plugins[plugin]
     try:
         model.predictor  # noqa: B018 - waits
     except TilesegmentError as error:

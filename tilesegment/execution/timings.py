@@ -8,7 +8,8 @@ from typing import Any
 
 from distributed import Client, Scheduler, SchedulerPlugin, Worker
 
-from tilesegment.profiling import STEPS, WorkerTimes, step_of
+from tilesegment.execution.one_task import STEPS_TOLD
+from tilesegment.profiling import WorkerTimes, step_of
 
 
 class _Timekeeper(SchedulerPlugin):  # type: ignore[misc]
@@ -25,13 +26,14 @@ class _Timekeeper(SchedulerPlugin):  # type: ignore[misc]
         times = self.times.setdefault(outcome["worker"], WorkerTimes())
         step = step_of(str(key[0] if isinstance(key, tuple) else key))
         times.count(step)
-        parts = outcome["startstops"]
         # A tile that is one task says itself what it did; the rest of its time it waited.
-        tells = any(part["action"] in STEPS and part["action"] != "transfer" for part in parts)
-        for part in parts:
-            if part["action"] in STEPS:
-                times.add(part["action"], part["start"], part["stop"])
-            elif not tells:
+        told = (outcome.get("metadata") or {}).get(STEPS_TOLD, ())
+        for part, began, ended in told:
+            times.add(part, began, ended)
+        for part in outcome["startstops"]:
+            if part["action"] == "transfer":
+                times.add("transfer", part["start"], part["stop"])
+            elif not told:
                 times.add(step, part["start"], part["stop"])
 
 

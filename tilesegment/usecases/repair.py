@@ -20,6 +20,7 @@ from tilesegment.usecases.workers import (
     Progress,
     Run,
     agree_on_workers,
+    fed,
     model_on_workers,
     with_known_statistics,
 )
@@ -64,6 +65,7 @@ def repair(
     cluster = resolve_kind(cluster)
     with open_cluster(cluster) as client:
         workers = agree_on_workers(client, cluster, job)
+        job = fed(job, client, cluster, workers)
         job = with_known_statistics(job, client, workers, kept, report)
         fingerprint = job.fingerprint(workers.precision)
         refuse_other_run(*_but_for_mended(kept, fingerprint), job.directory)

@@ -66,6 +66,7 @@ from tilesegment.usecases.workers import (
     Run,
     agree_on_workers,
     count_sent,
+    fed,
     report_cluster,
     with_known_statistics,
 )
@@ -223,13 +224,12 @@ def segment_prepared(
         models: what they hold.
         report: called after each tile.
     """
-    from tilesegment.execution.cluster import choose_feed, inference_threads
+    from tilesegment.execution.cluster import inference_threads
     from tilesegment.execution.watch import WorkerWatch
 
     job, kept = prepared.job, prepared.kept
-    feed = choose_feed(cluster, len(client.nthreads()))
-    job = replace(job, plan=replace(job.plan, feed=feed))
     workers = agree_on_workers(client, cluster, job)
+    job = fed(job, client, cluster, workers)
     job = with_known_statistics(job, client, workers, kept, report)
     fingerprint = job.fingerprint(workers.precision)
     if wishes.overwrite and kept is not None and kept.get("fingerprint") != fingerprint:

@@ -146,6 +146,14 @@ def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "Wo
     return kind
 
 
+def fed(job: Job, client: "Client", cluster: ClusterOptions, workers: "WorkerKind") -> Job:
+    """The job as it is given to the scheduler of these workers."""
+    from tilesegment.execution.cluster import choose_feed
+
+    feed = choose_feed(cluster, len(client.nthreads()), workers.device == "cuda")
+    return replace(job, plan=replace(job.plan, feed=feed))
+
+
 def agreed_kind(kinds: Iterable["WorkerKind"], mixed: bool) -> "WorkerKind":
     """What the workers of a run are, from what each is.
 
