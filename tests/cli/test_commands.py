@@ -60,7 +60,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     image = write_image(folder / "i.zarr", random_pixels((3, 100, 130), "uint8"), levels=2)
     words = ["run", image, "--model", random_model(folder), "--labels", "cells", "--tile", 32]
     options = ["--workers", "1:2", "--performance-report", folder / "report.html", "--verify", 2]
-    return folder, tilesegment(*words, *options, "--precision", "float32", "--json")
+    # dask's report must bear what tiles tell of their steps.
+    options += ["--feed", "tile", "--precision", "float32", "--json"]
+    return folder, tilesegment(*words, *options)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
