@@ -93,7 +93,10 @@ def equipped(model: Model) -> Iterator[tuple[LocalCluster, Client]]:
         (worker,) = cluster.workers.values()
         worker.executors["test"] = executor
         worker.plugins["test"] = model
-        yield cluster, client
+        try:
+            yield cluster, client
+        finally:
+            model.may_go.set()
 
 
 def first_batch(plan: Plan, pixels: MirroredPixels, writer: CountingWriter | None = None) -> Batch:
