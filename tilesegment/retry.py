@@ -177,13 +177,12 @@ class Trouble:
     def hopeless(self) -> bool:
         """Whether nothing has succeeded, and too much has failed to go on.
 
-        What was lost once with a worker says nothing: that takes many tiles with it. Nor does what
-        failed on workers that were retired, while there are others.
+        What was lost once with a worker says nothing: that takes many tiles with it.
         """
         if self.resumed or self._successes.total():
             return False
         told = sum(
-            any(item.worker not in (None, *self.retired) for item in failures)
+            any(item.worker is not None for item in failures)
             for failures in self._failures.values()
         )
         return told >= self.limits.hopeless or len(self.quarantined()) >= self.limits.hopeless_twice
