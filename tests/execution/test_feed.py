@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from dask.highlevelgraph import HighLevelGraph
-from distributed import Client, LocalCluster, Worker
+from distributed import Client, Future, LocalCluster, Worker
 
 from tests.pictures import random_pixels, write_image
 from tilesegment.execution.cluster import SETTINGS
@@ -129,21 +129,30 @@ def test_only_the_network_runs_on_its_thread_and_alone(
     assert not any(writer.startswith("network") for _, _, writer in records)
 
 
-def test_a_tile_that_waits_for_the_network_does_not_take_long(
+@pytest.fixture
+def blocked(
     planned: tuple[Plan, MirroredPixels],
-) -> None:
-    """Another tile may block the network for ever; that one hangs, and no other."""
+) -> Iterator[tuple[Client, Worker, Model, list[Future]]]:
+    """A worker that was given tiles, and computes the first for as long as the test likes."""
     plan, pixels = planned
     model = Model()
     batch = first_batch(replace(plan, feed="tile"), pixels)
     with equipped(model) as (cluster, client):
         model.may_go.clear()
-        futures = client.get(batch.graph, list(batch.tiles), sync=False)
+        graph = HighLevelGraph.from_collections("tiles", batch.graph)
+        futures = client.get(graph, list(batch.tiles), sync=False)
         (worker,) = cluster.workers.values()
-        began = wait_for_turns(worker)
-        assert sum(map(math.isfinite, began)) == 1
-        model.may_go.set()
-        client.gather(futures)
+        yield client, worker, model, futures
+
+
+def test_a_tile_that_waits_for_the_network_does_not_take_long(
+    blocked: tuple[Client, Worker, Model, list[Future]],
+) -> None:
+    """Another tile may block the network for ever; that one hangs, and no other."""
+    client, worker, model, futures = blocked
+    assert sum(map(math.isfinite, wait_for_turns(worker))) == 1
+    model.may_go.set()
+    client.gather(futures)
 
 
 def wait_for_turns(worker: Worker) -> list[float]:
@@ -168,20 +177,14 @@ def wait_until(fulfilled: Callable[[], bool]) -> None:
 
 
 def test_tiles_of_a_run_that_has_stopped_are_not_computed(
-    planned: tuple[Plan, MirroredPixels],
+    blocked: tuple[Client, Worker, Model, list[Future]],
 ) -> None:
-    plan, pixels = planned
-    model = Model()
-    batch = first_batch(replace(plan, feed="tile"), pixels)
-    with equipped(model) as (cluster, client):
-        model.may_go.clear()
-        futures = client.get(batch.graph, list(batch.tiles), sync=False)
-        (worker,) = cluster.workers.values()
-        wait_for_turns(worker)
-        client.cancel(futures)
-        wait_until(lambda: not is_executing(worker))
-        model.may_go.set()
-        wait_until(lambda: not worker.active_keys)
+    client, worker, model, futures = blocked
+    wait_for_turns(worker)
+    client.cancel(futures)
+    wait_until(lambda: not is_executing(worker))
+    model.may_go.set()
+    wait_until(lambda: not worker.active_keys)
     assert model.calls == 1
 
 
