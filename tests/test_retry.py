@@ -39,7 +39,7 @@ def test_what_succeeds_at_last_is_forgotten() -> None:
 def test_a_worker_on_which_all_fails_is_retired_and_the_tiles_are_innocent() -> None:
     trouble = Trouble()
     assert [trouble.failed(of_worker(tile, "a")) for tile in (1, 1, 2, 3, 4)] == [
-        None, None, None, "a", None,
+        None, None, None, "a", "a",
     ]  # fmt: skip
     assert trouble.again() == [1, 2, 3, 4]
     assert not trouble.quarantined()
@@ -65,6 +65,15 @@ def test_a_run_in_which_nothing_works_is_given_up(succeeded: int, hopeless: bool
         assert not trouble.hopeless
         trouble.failed(of_tile(tile, "a"))
     assert trouble.hopeless is hopeless
+
+
+def test_a_few_broken_workers_are_no_reason_to_give_up() -> None:
+    trouble = Trouble(Limits(hopeless=5))
+    for number, worker in enumerate("abcde"):
+        assert not trouble.hopeless
+        for tile in range(3):
+            trouble.failed(of_worker(10 * number + tile, worker))
+    assert trouble.hopeless
 
 
 def test_a_worker_that_dies_with_many_tiles_is_no_reason_to_give_up() -> None:

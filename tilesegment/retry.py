@@ -129,7 +129,8 @@ class Limits:
     failures_of_a_worker: int = 3
     """Different tiles that fail on a worker without one that succeeds: it is retired."""
     hopeless: int = 20
-    """Different tiles that fail before the first succeeds: the run is given up."""
+    """Different tiles that fail, and workers that are retired, before the first succeeds: the run
+    is given up."""
     hopeless_twice: int = 3
     """The same, of tiles that are quarantined: also where each takes its worker with it."""
 
@@ -155,12 +156,15 @@ class Trouble:
         """Note a failure.
 
         Returns:
-            Address of the worker that is to be retired now, if one is.
+            Address of the worker if it is to be retired: again with each failure of one that is,
+            because dask keeps a worker whose pixels nobody can take over.
         """
         self.noted += 1
         self._failures[failure.tile].append(failure)
         worker = failure.worker
-        if worker is None or failure.of_tile or self._successes[worker] or worker in self.retired:
+        if worker in self.retired:
+            return worker
+        if worker is None or failure.of_tile or self._successes[worker]:
             return None
         tiles = {
             item.tile
@@ -177,15 +181,18 @@ class Trouble:
     def hopeless(self) -> bool:
         """Whether nothing has succeeded, and too much has failed to go on.
 
-        What was lost once with a worker says nothing: that takes many tiles with it.
+        What was lost once with a worker says nothing: that takes many tiles with it. What failed
+        on a retired one says no more than that it was broken.
         """
         if self.resumed or self._successes.total():
             return False
         told = sum(
-            any(item.worker is not None for item in failures)
+            any(item.worker not in (None, *self.retired) for item in failures)
             for failures in self._failures.values()
         )
-        return told >= self.limits.hopeless or len(self.quarantined()) >= self.limits.hopeless_twice
+        if told + len(self.retired) >= self.limits.hopeless:
+            return True
+        return len(self.quarantined()) >= self.limits.hopeless_twice
 
     def again(self) -> list[int]:
         """Numbers of the tiles that deserve another try."""

@@ -110,6 +110,11 @@ def broken_worker(place: Place) -> None:
         raise RuntimeError("planted")
 
 
+def works_for_five_tiles(place: Place) -> None:
+    if not any(place.first(f"worked-{number}") for number in range(5)):
+        raise RuntimeError("planted")
+
+
 def calm(place: Place) -> None:
     pass
 

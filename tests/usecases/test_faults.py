@@ -29,6 +29,7 @@ from tests.usecases.faults import (
     unforeseen,
     unforeseen_once,
     waits,
+    works_for_five_tiles,
 )
 from tests.usecases.test_segment import MakeModel, chunks
 from tilesegment import retry
@@ -284,3 +285,16 @@ def test_a_worker_on_which_everything_fails_is_retired(
         (folder / "claimed").unlink()
         with pytest.raises(UnexpectedError, match="RuntimeError: planted"):
             ts.segment(image, model, labels="b", options=OPTIONS, cluster=cluster)
+
+
+def test_a_resumed_run_ends_if_its_last_worker_is_broken(
+    image: Path, make_model: MakeModel, folder: Path
+) -> None:
+    """The scheduler keeps that worker, although it is retired, and it goes on failing."""
+    model = make_model()
+    with open_cluster(ClusterOptions(workers=1)) as client:
+        address = client.scheduler.address
+        with planted(address, works_for_five_tiles, folder):
+            for error in (QuarantineError, UnexpectedError):
+                with pytest.raises(error, match="RuntimeError: planted"):
+                    ts.segment(image, model, options=OPTIONS, cluster=ClusterOptions(address))

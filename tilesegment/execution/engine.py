@@ -175,7 +175,7 @@ def _note(client: Client, trouble: Trouble, number: int, error: BaseException) -
     broken = trouble.failed(failure)
     if broken is not None:
         client.retire_workers([broken])
-    if trouble.hopeless or (broken and not client.nthreads()):
+    if trouble.hopeless or (broken and trouble.retired.issuperset(client.nthreads())):
         raise failure.error
 
 
