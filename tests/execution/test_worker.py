@@ -1,17 +1,27 @@
 """What a worker computes, and what it need not."""
 
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, current_thread
+from typing import Any
 
+import dask
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from distributed import LocalCluster
 
-from tests.pictures import load_predictor, random_pixels
+import tilesegment as ts
+from tests.pictures import levels, load_predictor, random_pixels, whole_pass, write_image
+from tilesegment.config import ClusterOptions, Feed, RunOptions
+from tilesegment.execution.cluster import SETTINGS
 from tilesegment.execution.worker import ModelPlugin, WorkerModel, in_parts
 from tilesegment.model.file import read_description
 from tilesegment.model.predictor import Predictor
+from tilesegment.model.transfers import Transfers
 from tilesegment.refinement import CRF, Refinement, Smoothing
 
 MakeModel = Callable[..., Path]
@@ -122,3 +132,68 @@ def test_pieces_of_a_tile_have_its_refined_probabilities(parts: int, make_model:
     whole, pieces = predictor.classify(pixels), in_parts(predictor, pixels, parts)
     np.testing.assert_array_equal(pieces.labels, whole.labels)
     np.testing.assert_array_equal(pieces.probabilities, whole.probabilities)
+
+
+def test_threads_share_a_device_that_computes_one_tile_at_a_time(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = load_predictor(make_model(), "uint8")
+    compute, both_are_here = predictor._compute, Barrier(2)
+    computing: list[int] = []
+    seen: list[int] = []
+
+    def to_device(tensor: torch.Tensor) -> torch.Tensor:
+        both_are_here.wait(timeout=30)
+        return tensor
+
+    def watched(*given: Any) -> Any:
+        computing.append(1)
+        time.sleep(0.05)
+        seen.append(len(computing))
+        try:
+            return compute(*given)
+        finally:
+            computing.pop()
+
+    tiles = [random_pixels((3, 72, 72), "uint8", seed) for seed in range(2)]
+    expected = [predictor.labels(pixels) for pixels in tiles]
+    monkeypatch.setattr(predictor, "_compute", watched)
+    monkeypatch.setattr(predictor._transfers, "to_device", to_device)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(predictor.classify, tiles))
+    np.testing.assert_array_equal([item.labels for item in found], expected)
+    assert seen == [1, 1]
+
+
+@pytest.mark.parametrize("feed", ["overlap", "tile"])
+def test_a_gpu_is_brought_a_second_tile(
+    feed: Feed, tmp_path: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, with the processor in its place."""
+    threads = set()
+
+    class Two(Transfers):
+        def __init__(self, device: str) -> None:
+            super().__init__(device)
+            self.tiles_at_once = 2
+
+        def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+            threads.add(current_thread().name)
+            time.sleep(0.01)
+            return tensor
+
+    pixels = random_pixels((3, 150, 170), "uint8")
+    image, model = write_image(tmp_path / "i.zarr", pixels, chunks=(3, 32, 32)), make_model()
+    expected = whole_pass(load_predictor(model, "uint8"), pixels, "labels")
+    monkeypatch.setattr("tilesegment.model.predictor.Transfers", Two)
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(
+            n_workers=1, threads_per_worker=4, processes=False, protocol="tcp", host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+    ):  # fmt: skip
+        options = ClusterOptions(cluster.scheduler_address, feed=feed)
+        ts.segment(image, model, options=RunOptions(tile=32, precision="float32"), cluster=options)
+    assert threads == {"inference_0", "inference_1"}
+    np.testing.assert_array_equal(levels(image / "labels" / "model")[0], expected)

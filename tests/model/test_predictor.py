@@ -115,9 +115,18 @@ def test_a_planted_fault_is_seen(
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("upsampling", ["transposed", "interpolate"])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_the_fused_network_computes_what_the_plain_one_does(
-    padding: str, upsampling: str, batch_norm: bool, make_model: MakeModel
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_network_of_a_run_computes_what_the_plain_one_does(
+    padding: str,
+    upsampling: str,
+    batch_norm: bool,
+    fused: bool,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Fused on a CPU; on a GPU only without what it need not compute."""
+    if not fused:
+        monkeypatch.setattr("tilesegment.model.predictor.can_fuse", lambda: False)
     model = make_model(padding=padding, upsampling=upsampling, batch_norm=batch_norm, depth=3)
     predictor = load_predictor(model, "float32")
     side = predictor.geometry.input_size(64)

@@ -9,9 +9,11 @@ from distributed import get_worker
 
 from tilesegment.errors import IncompleteError, TilesegmentError
 from tilesegment.execution.worker import (
+    STEPS_TOLD,
     ModelPlugin,
     Prediction,
     TileWriter,
+    inference_step,
     read_pixels,
     resample_tile,
     told_by_worker,
@@ -21,9 +23,6 @@ from tilesegment.profiling import Step
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.ledger import TileRecord
 from tilesegment.tiling import Window
-
-STEPS_TOLD = "tilesegment-steps"
-"""In the metadata of the task, as dask calls it: each step, when it began, and when it ended."""
 
 
 def segment_tile(
@@ -67,8 +66,9 @@ def segment_tile(
         if task.state == "cancelled":
             raise IncompleteError("the run has stopped")
         task.start_time = time.time()
-        with told("inference"):
-            return model.predict(block)
+        prediction = model.predict(block)
+        steps.append(inference_step(prediction))
+        return prediction
 
     with told("reading"):
         block = read_pixels(pixels, plane, haloed)

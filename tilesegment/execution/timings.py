@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client, Scheduler, SchedulerPlugin, Worker
 
-from tilesegment.execution.one_task import STEPS_TOLD
+from tilesegment.execution.worker import STEPS_TOLD
 from tilesegment.profiling import WorkerTimes, step_of
 
 
@@ -26,7 +26,7 @@ class _Timekeeper(SchedulerPlugin):  # type: ignore[misc]
         times = self.times.setdefault(outcome["worker"], WorkerTimes())
         step = step_of(str(key[0] if isinstance(key, tuple) else key))
         times.count(step)
-        # A tile that is one task says itself what it did; the rest of its time it waited.
+        # What runs the network says itself what it did; the rest of its time it waited.
         told = (outcome.get("metadata") or {}).get(STEPS_TOLD, ())
         for part, began, ended in told:
             times.add(part, began, ended)

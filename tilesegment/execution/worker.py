@@ -1,7 +1,8 @@
 """What runs on a worker: the loaded model, and the steps of a tile.
 
-Tiles are read, resampled and written on the worker's ordinary threads. The network runs on one
+Tiles are read, resampled and written on the worker's ordinary threads. The network runs on a
 thread of its own, so that the device never waits for a disk, and never holds two tiles' features.
+A GPU has two such threads: while it computes one tile, the other's pixels come or its labels go.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from tilesegment.execution.versions import describe_mismatch, installed
 from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.mask import Mask
 from tilesegment.model.file import Description
+from tilesegment.profiling import Step
 from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
 from tilesegment.storage.image import MirroredPixels
@@ -45,6 +47,8 @@ _MOST_CONSTANTS = 8
 
 THREAD_NAME = "inference"
 """How the network's thread is called, for people who look at a worker."""
+STEPS_TOLD = "tilesegment-steps"
+"""In the metadata of a task, as dask calls it: each step, when it began, and when it ended."""
 _LOST_DEVICE = 86
 """Exit code of a worker whose GPU has failed; its nanny starts it again."""
 _PAUSE_SECONDS = 0.5
@@ -169,7 +173,10 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
             # To the driver: of a worker that joins later nobody sees the log.
             worker.log_event(self.name, f"the worker at {worker.address} gets no tiles: {error}")
             raise
-        await worker.set_resources(**{self.name: 1})
+        tiles_at_once = self.predictor.tiles_at_once
+        if tiles_at_once > 1:
+            worker.executors[self.name] = ThreadPoolExecutor(tiles_at_once, THREAD_NAME)
+        await worker.set_resources(**{self.name: tiles_at_once})
 
     def _load(self, address: str, worker_threads: int) -> "Predictor":
         if self.model.versions is not None:
@@ -188,7 +195,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         worker.executors.pop(self.name).shutdown(wait=False)
 
     def predict(self, pixels: npt.NDArray[Any]) -> Prediction:
-        """Labels of one haloed tile; called on the network's thread only.
+        """Labels of one haloed tile; called on the network's threads only.
 
         A tile whose pixels are all equal, halo included, is computed once: the network would
         give the same again. A tile without data is not computed at all.
@@ -199,7 +206,6 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         Raises:
             IncompleteError: if not even the smallest piece fits into memory.
         """
-        started = time.perf_counter()
         empty = self._without_data(pixels)
         if empty is not None and empty.all():
             return self._nothing(empty.shape)
@@ -208,7 +214,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         if empty is not None and empty.any():
             labels = np.where(empty, self.background, labels)
             probabilities = without(probabilities, ~empty)
-        return Prediction(labels, work, probabilities, time.perf_counter() - started)
+        return Prediction(labels, work, probabilities, classes.seconds)
 
     def _nothing(self, shape: tuple[int, ...]) -> Prediction:
         """Background, and no class has any probability."""
@@ -241,8 +247,8 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
             return self._constants[key], "reused"
         classes = self._run_network(pixels)
         if len(self._constants) == _MOST_CONSTANTS:
-            del self._constants[next(iter(self._constants))]
-        self._constants[key] = classes
+            self._constants.pop(next(iter(tuple(self._constants))), None)
+        self._constants[key] = replace(classes, seconds=0.0)
         return classes, "computed"
 
     def _run_network(self, pixels: npt.NDArray[Any]) -> "TileClasses":
@@ -257,11 +263,13 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         import torch
 
         while True:
+            parts = self._parts
             try:
-                classes = in_parts(self.predictor, pixels, self._parts)
+                classes = in_parts(self.predictor, pixels, parts)
                 break
             except (MemoryError, torch.OutOfMemoryError) as error:
-                self._parts *= 2
+                # Another tile may have failed meanwhile, of the same size.
+                self._parts = max(self._parts, 2 * parts)
                 if not can_split(self.predictor.geometry, pixels, self._parts):
                     raise IncompleteError(
                         "a tile did not fit into memory; use a smaller --tile"
@@ -299,13 +307,25 @@ def read_pixels(pixels: MirroredPixels, plane: int, window: Window) -> npt.NDArr
 def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     """Labels of one haloed tile, by the model that the plugin of this name holds.
 
+    The scheduler is told when the device computed it: a GPU's other tile may have come first.
+
     Args:
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
         plugin: name of the `ModelPlugin`.
     """
+    worker = get_worker()
     with told_by_worker():
-        model: ModelPlugin = get_worker().plugins[plugin]
-        return model.predict(pixels)
+        model: ModelPlugin = worker.plugins[plugin]
+        prediction = model.predict(pixels)
+    task = worker.state.tasks[worker.get_current_task()]
+    task.metadata[STEPS_TOLD] = [inference_step(prediction)]
+    return prediction
+
+
+def inference_step(prediction: Prediction) -> tuple[Step, float, float]:
+    """What is told of a tile that has just been computed."""
+    now = time.time()
+    return "inference", now - prediction.seconds, now
 
 
 def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:
@@ -339,17 +359,19 @@ def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> "T
     piece = round_up(-(-side // parts), alignment)
     starts = [min(part * piece, side - piece) for part in range(parts)]
     whole: TileClasses | None = None
+    seconds = 0.0
     for top in starts:
         for left in starts:
             haloed = pixels[:, top : top + piece + 2 * halo, left : left + piece + 2 * halo]
             part = predictor.classify(np.ascontiguousarray(haloed))
             whole = whole or _unfilled(part, side)
+            seconds += part.seconds
             place = (..., slice(top, top + piece), slice(left, left + piece))
             whole.labels[place] = part.labels
             if whole.probabilities is not None and part.probabilities is not None:
                 whole.probabilities[place] = part.probabilities
     assert whole is not None  # noqa: S101 - parts is at least 1
-    return whole
+    return replace(whole, seconds=seconds)
 
 
 def _unfilled(part: "TileClasses", side: int) -> "TileClasses":

@@ -1,4 +1,4 @@
-"""The U-Net as it is computed on a CPU: its expansive path only where wanted, and in bands of rows.
+"""The U-Net as it is computed: its expansive path only where wanted, and on a CPU in bands of rows.
 
 With "same" padding the output is as large as the input, but only the tile in its middle is wanted,
 without the halo. The contracting path needs the halo, the expansive path hardly: each of its levels
@@ -55,7 +55,7 @@ class BandedUNet(nn.Module):
     """The same network.
 
     Args:
-        network: fused or quantised.
+        network: fused, quantised or folded, see `fuse`.
         margin: pixels on each side of the output that nobody wants; 0 without padding.
         large_bytes: of a map of one level, from which on it is computed in bands; smaller ones
             are a few per cent faster at once.

@@ -11,6 +11,8 @@ Two reasons, and the second is why this is not optional for exactness:
 The operator is the one that ``torch.compile`` emits on x86-64 CPUs.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -24,16 +26,26 @@ def can_fuse() -> bool:
 
 def fuse(network: UNet) -> UNet:
     """The same network with fused layers, for inference on a CPU; `network` is changed."""
-    network.eval()
-    for path in (network.contracting, network.expansive):
-        for index, level in enumerate(path):
-            convolutions = fold_batch_norm(level)
-            path[index] = nn.Sequential(*(Convolution(conv, relu=True) for conv in convolutions))
+    _replace_levels(network, lambda convolution: [Convolution(convolution, relu=True)])
     for index, up in enumerate(network.up):
         network.up[index] = _fuse_up(up)
     network.head = Convolution(network.head, relu=False)  # type: ignore[assignment]
     network.pool = MaxPool()  # type: ignore[assignment]
     return network
+
+
+def fold(network: UNet) -> UNet:
+    """The same network without batch normalisation, for any device; `network` is changed."""
+    _replace_levels(network, lambda convolution: [convolution, nn.ReLU(inplace=True)])
+    return network
+
+
+def _replace_levels(network: UNet, layers: Callable[[nn.Conv2d], list[nn.Module]]) -> None:
+    network.eval()
+    for path in (network.contracting, network.expansive):
+        for index, level in enumerate(path):
+            folded = fold_batch_norm(level)
+            path[index] = nn.Sequential(*(layer for one in folded for layer in layers(one)))
 
 
 def fold_batch_norm(level: nn.Module) -> list[nn.Conv2d]:

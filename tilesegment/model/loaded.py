@@ -1,4 +1,4 @@
-"""A network in two parts, so that what comes between sees its own input: views, windows."""
+"""A network in parts, so that what comes between sees its own input: views, windows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ from torch import Tensor
 class Loaded:
     """A network on a device, for one kind of image."""
 
-    prepare: Callable[[npt.NDArray[Any]], Tensor]
-    """Pixels (c, y, x) in the image's dtype to its input, (1, c, y, x) on the device."""
+    on_host: Callable[[npt.NDArray[Any]], Tensor]
+    """Pixels (c, y, x) in the image's dtype to what travels to the device, (1, c, y, x)."""
+    prepare: Callable[[Tensor], Tensor]
+    """That, on the device, to the network's input."""
     run: Callable[[Tensor], Tensor]
     """Its input to logits, (1, outputs, y', x')."""
     crop: int

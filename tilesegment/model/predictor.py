@@ -1,14 +1,17 @@
 """A haloed tile in, labels out: the only place where pixels meet the network."""
 
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
@@ -17,16 +20,19 @@ from tilesegment.model.banded import BandedUNet
 from tilesegment.model.blend import BlendedNetwork
 from tilesegment.model.file import Description, ModelDescription, load_model_bytes
 from tilesegment.model.foreign.network import ForeignDescription, load_foreign
-from tilesegment.model.fuse import can_fuse, fuse
+from tilesegment.model.fuse import can_fuse, fold, fuse
 from tilesegment.model.loaded import Loaded
 from tilesegment.model.probabilities import as_stored, probabilities_of
 from tilesegment.model.quantise import can_quantise, quantise
 from tilesegment.model.refine import choose, inner, refine
+from tilesegment.model.transfers import Transfers
 from tilesegment.model.views import VIEWS
 from tilesegment.refinement import Refinement
 
 Device = Literal["cpu", "cuda"]
 
+_NEVER = sys.maxsize
+"""Bytes of a map that is computed in bands: a GPU has the memory, and is fed better at once."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -74,10 +80,14 @@ class TileClasses:
     """(tile, tile), the classes' values."""
     probabilities: npt.NDArray[np.uint8] | None
     """(classes, tile, tile), 255 times the probability; None where they are not wanted."""
+    seconds: float = 0.0
+    """That the device took."""
 
 
 class Predictor:
     """A loaded network, ready for tiles of one kind of image.
+
+    Several threads may call it; the device computes for one at a time.
 
     Args:
         content: bytes of the model file.
@@ -116,7 +126,10 @@ class Predictor:
         self._wants_probabilities = probabilities
         self._views = VIEWS[:average]
         loaded = _load(content, description, pixels, precision, device, blend is None)
-        self._prepare, self._run, self._crop = loaded.prepare, loaded.run, loaded.crop
+        self._on_host, self._prepare = loaded.on_host, loaded.prepare
+        self._run, self._crop = loaded.run, loaded.crop
+        self._transfers, self._device_is_mine = Transfers(device), Lock()
+        self.tiles_at_once = self._transfers.tiles_at_once
         if blend is not None:
             self._network, self._crop = blend.geometry, blend.geometry.crop
             self._run = BlendedNetwork(loaded.run, blend, torch.device(device))
@@ -138,7 +151,9 @@ class Predictor:
             (output channels, tile, tile), float32.
         """
         with torch.inference_mode():
-            return inner(self._forward(pixels), self._margin).float().cpu().numpy()
+            image = self._transfers.to_device(self._on_host(pixels))
+            with self._device_is_mine:
+                return inner(self._forward(image), self._margin).float().cpu().numpy()
 
     def labels(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger]:
         """The class of each pixel of one tile, see `classify`: (tile, tile)."""
@@ -157,26 +172,38 @@ class Predictor:
             ModelError: if a foreign network fails, or its output has another size than measured.
         """
         with torch.inference_mode():
-            logits = self._forward(pixels)
-            if not torch.isfinite(logits).all():
-                raise InputError(
-                    "the network's output is not finite here; the pixels are too large for it, "
-                    "or it needs --precision float32"
-                )
-            if self._refinement == Refinement():
-                winner, probabilities = self._winner(logits), None
-                if self._wants_probabilities:
-                    probabilities = probabilities_of(logits, self._gives_probabilities)
-            else:
-                probabilities = self._refined(logits, pixels)
-                winner = choose(probabilities, self._thresholds(len(logits)))
-            winner = winner.to(torch.uint8 if len(self._values) < 256 else torch.int32)
+            image = self._transfers.to_device(self._on_host(pixels))
+            with self._device_is_mine:
+                started = time.perf_counter()
+                winner, stored = self._compute(image, pixels)
+                self._transfers.finish()
+                seconds = time.perf_counter() - started
             return TileClasses(
-                self._values[winner.cpu().numpy()],
-                as_stored(probabilities)
-                if self._wants_probabilities and probabilities is not None
-                else None,
+                self._values[self._transfers.to_host(winner)],
+                None if stored is None else self._transfers.to_host(stored),
+                seconds,
             )
+
+    def _compute(self, image: Tensor, pixels: npt.NDArray[Any]) -> tuple[Tensor, Tensor | None]:
+        """Index of each pixel's class, and the probabilities as they are stored if wanted."""
+        logits = self._forward(image)
+        if not torch.isfinite(logits).all():
+            raise InputError(
+                "the network's output is not finite here; the pixels are too large for it, "
+                "or it needs --precision float32"
+            )
+        probabilities: Tensor | None = None
+        if self._refinement != Refinement():
+            probabilities = self._refined(logits, pixels)
+            winner = choose(probabilities, self._thresholds(len(logits)))
+        else:
+            winner = self._winner(logits)
+            if self._wants_probabilities:
+                probabilities = probabilities_of(logits, self._gives_probabilities)
+        winner = winner.to(torch.uint8 if len(self._values) < 256 else torch.int32)
+        if probabilities is None or not self._wants_probabilities:
+            return winner, None
+        return winner, as_stored(probabilities)
 
     def _refined(self, logits: Tensor, pixels: npt.NDArray[Any]) -> Tensor:
         """Refined probabilities of the tile alone, from the network's output with the margin."""
@@ -202,9 +229,13 @@ class Predictor:
             return logits[1] > logits[0]
         return logits.argmax(dim=0)
 
-    def _forward(self, pixels: npt.NDArray[Any]) -> Tensor:
-        """Logits of the tile and its margin: the mean over the views, summed in one order."""
-        image = self._prepare(pixels)
+    def _forward(self, image: Tensor) -> Tensor:
+        """Logits of the tile and its margin: the mean over the views, summed in one order.
+
+        Args:
+            image: pixels as they came to the device.
+        """
+        image = self._prepare(image)
         total: Tensor | None = None
         for view in self._views:
             seen = view.apply(image)
@@ -250,15 +281,20 @@ def _load_own(
     dtype = torch.float32 if is_integer else _DTYPES[precision]
     crop = unet.geometry.crop
     with torch.no_grad():
-        network: nn.Module = unet.to(dtype)
+        unet = unet.to(dtype)
+        margin = crop if tile_only and unet.geometry.loss == 0 else 0
+        crop -= margin
         if device == "cpu" and can_fuse():
             fused = quantise(unet, description.ranges, scale, offset) if is_integer else fuse(unet)
-            margin = crop if tile_only and unet.geometry.loss == 0 else 0
-            network, crop = BandedUNet(fused, margin), crop - margin
+            network = BandedUNet(fused, margin)
+        else:
+            network = BandedUNet(fold(unet), margin, large_bytes=_NEVER)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def prepare(pixels: npt.NDArray[Any]) -> Tensor:
-        image = torch.from_numpy(_as_torch_can(pixels))[None].to(device)
+    def on_host(pixels: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(_as_torch_can(pixels))[None]
+
+    def prepare(image: Tensor) -> Tensor:
         if is_integer and image.dtype == torch.uint8:
             return image
         # Not in place at first: float32 pixels are still the caller's, who may show them again.
@@ -268,7 +304,7 @@ def _load_own(
         logits: Tensor = network(image.contiguous(memory_format=torch.channels_last))
         return logits
 
-    return Loaded(prepare, run, crop)
+    return Loaded(on_host, prepare, run, crop)
 
 
 def input_affine(

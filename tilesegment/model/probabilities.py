@@ -4,8 +4,6 @@ Every step is one of single pixels, and sums go through the classes in their ord
 same bits in any tile.
 """
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -40,13 +38,10 @@ def normalised(weights: Tensor) -> Tensor:
     return weights.div_(total)
 
 
-def as_stored(probabilities: Tensor) -> npt.NDArray[np.uint8]:
+def as_stored(probabilities: Tensor) -> Tensor:
     """Probabilities in steps of 1/255, rounded.
 
     >>> as_stored(torch.tensor([0.0, 0.5, 1.0]))
-    array([  0, 128, 255], dtype=uint8)
+    tensor([  0, 128, 255], dtype=torch.uint8)
     """
-    stored: npt.NDArray[np.uint8] = (
-        probabilities.mul(_LARGEST).add_(0.5).to(torch.uint8).cpu().numpy()
-    )
-    return stored
+    return probabilities.mul(_LARGEST).add_(0.5).to(torch.uint8)

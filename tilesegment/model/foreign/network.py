@@ -169,8 +169,8 @@ def load_foreign(content: bytes, description: ForeignDescription, device: str) -
     geometry = description.geometry
     lost = 2 * geometry.loss + geometry.extra_loss
 
-    def prepare_(pixels: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(prepare(pixels, description.preprocessing))[None].to(device)
+    def on_host(pixels: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(prepare(pixels, description.preprocessing))[None]
 
     def run(image: Tensor) -> Tensor:
         output = network(image)
@@ -182,7 +182,7 @@ def load_foreign(content: bytes, description: ForeignDescription, device: str) -
             )
         return output
 
-    return Loaded(prepare_, run, description.geometry.crop)
+    return Loaded(on_host, lambda image: image, run, description.geometry.crop)
 
 
 def answering(run: Run) -> Run:
