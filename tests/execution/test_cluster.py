@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dask
@@ -54,6 +56,21 @@ def test_the_embedded_cluster_listens_on_the_loopback_address_only(
         (found,) = client.run(memory_settings).values()
         if sys.platform == "linux":
             assert found["MALLOC_TRIM_THRESHOLD_"] == str(2**31 - 1)
+
+
+def test_a_worker_that_is_slow_to_start_again_is_not_given_up() -> None:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),
+        open_cluster(ClusterOptions(workers=1)) as client,
+    ):
+        (first,) = client.run(os.getpid).values()
+        os.kill(first, signal.SIGKILL)
+        for _ in range(300):
+            if set(client.run(os.getpid, on_error="ignore").values()) - {first}:
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail("the worker was not started again")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ SETTINGS = {
     # Every tile that a dying worker holds is blamed, not only the one that it runs.
     "distributed.scheduler.allowed-failures": 5,
     "distributed.scheduler.worker-saturation": 1.0,
+    # dask would end for good what takes the place of a lost worker: a process that is slow to start
+    # or dies again soon, a job of Slurm that waits.
+    "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.target": False,
     # The dashboard would keep the last 100 000 tasks: the driver would grow with the image.

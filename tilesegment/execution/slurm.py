@@ -168,8 +168,6 @@ def open_slurm(
     own = {
         # It is on this node only, whatever address the workers find the scheduler at.
         "distributed.dashboard.link": "http://127.0.0.1:{port}/status",
-        # dask would cancel the job that was submitted in place of that of a lost worker.
-        "distributed.deploy.lost-worker-timeout": "1000 days",
     }
     with (
         dask.config.set(own),
