@@ -71,13 +71,14 @@ class Sleeper:
     nodata: None = None
     kind: None = None
     versions: None = None
+    tiles_at_once: int = 1
 
     def build(self, worker_threads: int) -> "Sleeper":
         return self
 
     def classify(self, pixels: npt.NDArray[Any]) -> TileClasses:
         time.sleep(self.seconds)
-        return TileClasses(np.zeros((TILE, TILE), np.uint8), None)
+        return TileClasses(np.zeros((TILE, TILE), np.uint8), None, self.seconds)
 
 
 class Nowhere:

@@ -15,6 +15,7 @@ from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from tilesegment.errors import IncompleteError, InputError, UnexpectedError
 from tilesegment.execution.feed import Batch, TileFeed
+from tilesegment.execution.memory import forget_keys
 from tilesegment.execution.verification import WindowCheck, WindowChecker
 from tilesegment.execution.worker import (
     WorkerFault,
@@ -352,6 +353,7 @@ def _send(client: Client, batch: Batch) -> list[Future]:
     graph = batch.graph
     if isinstance(graph, dict):
         graph = HighLevelGraph.from_collections(str(next(iter(graph))), graph)
+    forget_keys()
     futures: list[Future] = client.get(
         graph, list(batch.tiles), sync=False, fifo_timeout=0, **preference
     )

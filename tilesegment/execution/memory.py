@@ -1,4 +1,4 @@
-"""Keeping freed memory, which a CPU's speed depends on (docs/performance.md).
+"""Keeping freed memory, which a CPU's speed depends on (docs/performance.md), and no other.
 
 glibc returns large freed blocks to the system at once. A U-Net allocates the same few hundred
 megabytes for each tile, and would have every page of them mapped, zeroed and unmapped again.
@@ -8,6 +8,8 @@ import ctypes
 import os
 import sys
 import threading
+
+from dask.utils import key_split
 
 # Parameters of mallopt(3), from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
@@ -43,6 +45,11 @@ def return_free_memory() -> None:
     Kept memory is cut up over time, and grows; now and then it has to start afresh.
     """
     _call_glibc("malloc_trim", 0)
+
+
+def forget_keys() -> None:
+    """Let go of the last 100 000 keys that dask split: memory would grow with the image."""
+    key_split.cache_clear()
 
 
 def yield_to_inference() -> None:

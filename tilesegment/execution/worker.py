@@ -22,7 +22,12 @@ from distributed import Worker, WorkerPlugin, get_worker
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
 from tilesegment.errors import ClusterError, IncompleteError, TilesegmentError, UnexpectedError
-from tilesegment.execution.memory import keep_freed_memory, return_free_memory, yield_to_inference
+from tilesegment.execution.memory import (
+    forget_keys,
+    keep_freed_memory,
+    return_free_memory,
+    yield_to_inference,
+)
 from tilesegment.execution.versions import describe_mismatch, installed
 from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.mask import Mask
@@ -281,6 +286,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         self._tiles += 1
         if self._tiles % _TILES_BETWEEN_RETURNS == 0:
             return_free_memory()
+            forget_keys()
         return classes
 
     @property
