@@ -3,15 +3,17 @@
 import time
 from collections import deque
 
+import pytest
 from distributed import Client, Scheduler, Worker
 
 from tilesegment.accounting import Accounts
+from tilesegment.errors import IncompleteError
 from tilesegment.execution.watch import WorkerWatch
 from tilesegment.retry import TileLimit
 
 
 def watch(client: Client, accounts: Accounts) -> WorkerWatch:
-    return WorkerWatch(client, "run", 60, TileLimit(0), accounts)
+    return WorkerWatch(client, "run", "", 60, TileLimit(0), accounts)
 
 
 def _waiting(dask_scheduler: Scheduler) -> int:
@@ -43,6 +45,17 @@ def test_a_task_that_found_no_worker_is_given_to_one_that_is_equipped_later(
         looking = watch(client, Accounts())
         looking.look()
         assert waiting.result(timeout=20) == 3
+        assert looking.count == 1
+
+
+def test_a_worker_without_the_model_is_none(one_worker: str) -> None:
+    """It may die whenever it loads the model, come again, and never compute anything."""
+    with Client(one_worker, set_as_default=False) as client:
+        looking = WorkerWatch(client, "run", "the model", 0, TileLimit(0), Accounts())
+        looking.look()
+        time.sleep(1.1)
+        with pytest.raises(IncompleteError, match="no worker came back within 0 s"):
+            looking.look()
         assert looking.count == 1
 
 

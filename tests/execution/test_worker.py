@@ -141,12 +141,15 @@ def test_threads_share_a_device_that_computes_one_tile_at_a_time(
     compute, both_are_here = predictor._compute, Barrier(2)
     computing: list[int] = []
     seen: list[int] = []
+    turns: list[int] = []
 
     def to_device(tensor: torch.Tensor) -> torch.Tensor:
         both_are_here.wait(timeout=30)
         return tensor
 
     def watched(*given: Any) -> Any:
+        # Whose turn has not come may wait for ever, and hangs not.
+        assert len(turns) == len(seen) + 1
         computing.append(1)
         time.sleep(0.05)
         seen.append(len(computing))
@@ -160,7 +163,9 @@ def test_threads_share_a_device_that_computes_one_tile_at_a_time(
     monkeypatch.setattr(predictor, "_compute", watched)
     monkeypatch.setattr(predictor._transfers, "to_device", to_device)
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(predictor.classify, tiles))
+        found = list(
+            threads.map(lambda pixels: predictor.classify(pixels, lambda: turns.append(1)), tiles)
+        )
     np.testing.assert_array_equal([item.labels for item in found], expected)
     assert seen == [1, 1]
 

@@ -27,6 +27,7 @@ from distributed.system import MEMORY_LIMIT
 
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
+from tilesegment.execution.environment import worker_threads
 from tilesegment.execution.gateway import PREFIX, open_gateway
 from tilesegment.execution.kubernetes import open_kubernetes
 from tilesegment.execution.memory import ENVIRONMENT
@@ -304,7 +305,7 @@ def _embedded(options: ClusterOptions) -> Iterator[Client]:
         dask.config.set(before_start),
         LocalCluster(
             n_workers=fewest_workers(options),
-            threads_per_worker=1 + _TASK_THREADS,
+            threads_per_worker=worker_threads(_TASK_THREADS),
             **_local_arguments(options, _SEE_NO_GPU),
         ) as cluster,
         Client(cluster) as client,
@@ -330,7 +331,7 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
     with (
         LocalCUDACluster(
             n_workers=wanted,
-            threads_per_worker=1 + _TASK_THREADS,
+            threads_per_worker=worker_threads(_TASK_THREADS, on_gpu=True),
             **_local_arguments(options),
         ) as cluster,
         Client(cluster) as client,

@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def worker_threads(task_threads: int, on_gpu: bool = False) -> int:
+    """Threads of a worker: some read and write, one is the network's; a GPU's network has two."""
+    return task_threads + (2 if on_gpu else 1)
+
+
 def dask_variables(settings: Mapping[str, Any]) -> dict[str, str]:
     """Dask's settings as variables of a process.
 

@@ -3,7 +3,7 @@
 The graph of a region::
 
     pixels ──overlap──> haloed tile [──resample──> shown] ──predict──> labels ──write──> record
-    ordinary threads                                      one thread   ordinary threads
+    ordinary threads                                  its own threads  ordinary threads
 
 `dask.array.overlap.overlap` and the mapped function are map_overlap's two halves; kept apart,
 because only the second may be annotated with the thread it runs on (docs/adr/0002).

@@ -14,7 +14,7 @@ from distributed import Client
 
 from tilesegment.config import ClusterOptions, KubernetesOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
-from tilesegment.execution.environment import dask_variables
+from tilesegment.execution.environment import dask_variables, worker_threads
 from tilesegment.execution.memory import ENVIRONMENT
 from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
 
@@ -82,7 +82,8 @@ def fewest_workers(options: ClusterOptions) -> int:
 
 def _worker_command(pods: KubernetesOptions, task_threads: int) -> list[str]:
     if pods.gpus:
-        return ["dask", "cuda", "worker", "--nthreads", str(1 + task_threads)]
+        threads = worker_threads(task_threads, on_gpu=True)
+        return ["dask", "cuda", "worker", "--nthreads", str(threads)]
     return ["dask", "worker", "--nworkers", "1", "--nthreads", str(pods.cores)]
 
 

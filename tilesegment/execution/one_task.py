@@ -13,7 +13,7 @@ from tilesegment.execution.worker import (
     ModelPlugin,
     Prediction,
     TileWriter,
-    inference_step,
+    predict_for,
     read_pixels,
     resample_tile,
     told_by_worker,
@@ -65,17 +65,14 @@ def segment_tile(
     def predict() -> Prediction:
         if task.state == "cancelled":
             raise IncompleteError("the run has stopped")
-        task.start_time = time.time()
-        prediction = model.predict(block)
-        steps.append(inference_step(prediction))
-        return prediction
+        return predict_for(task, model, block)
 
     with told("reading"):
         block = read_pixels(pixels, plane, haloed)
     if writer.resampling is not None:
         with told("resampling"):
             block = resample_tile(block, writer.resampling, window)
-    # The time that dask sees it run, from which --tile-timeout tells what hangs.
+    # Until the network's thread has it, see `predict_for`.
     task.start_time = math.inf
     with told_by_worker():
         prediction = worker.executors[plugin].submit(predict).result()

@@ -23,7 +23,7 @@ from tornado.ioloop import PeriodicCallback
 
 from tilesegment.config import ClusterOptions, SlurmOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
-from tilesegment.execution.environment import dask_variables
+from tilesegment.execution.environment import dask_variables, worker_threads
 from tilesegment.execution.memory import ENVIRONMENT
 
 _logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def job_arguments(
         "job_cpu": options.cores,
         "memory": options.memory,
         "processes": workers,
-        "cores": workers * (1 + task_threads),
+        "cores": workers * worker_threads(task_threads, on_gpu=bool(options.gpus)),
         "interface": options.interface,
         "worker_command": "dask_cuda.cli" if options.gpus else "distributed.cli.dask_worker",
         "job_script_prologue": [*exports, *options.prologue],

@@ -87,7 +87,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class WindowChecker:
-    """Computes windows of a finished run again; runs on the network's thread of a worker.
+    """Computes windows of a finished run again; runs on a network's thread of a worker.
 
     One axis of a window across a tile border, computed as one input with twice the halo::
 

@@ -38,6 +38,7 @@ class WorkerWatch:
     Args:
         client: of the workers.
         run: name of the run, which the keys of its tasks hold.
+        plugin: of the model, which workers that can compute have as a resource; empty: all can.
         wait_seconds: how long to wait without any worker.
         limit: of the time that a tile takes.
         accounts: of the workers, which are told of their GPUs.
@@ -47,13 +48,14 @@ class WorkerWatch:
         self,
         client: Client,
         run: str,
+        plugin: str,
         wait_seconds: float,
         limit: TileLimit,
         accounts: Accounts,
     ) -> None:
         self._client = client
         self._accounts = accounts
-        self._run = run
+        self._run, self._plugin = run, plugin
         self.limit = limit
         self._patience = Patience(wait_seconds)
         self._looked = 0.0
@@ -72,15 +74,15 @@ class WorkerWatch:
             return
         self._looked = now
         limit_seconds = self.limit.seconds
-        gpus, overdue = self._client.run_on_scheduler(
-            _look, run=self._run, limit_seconds=limit_seconds
+        gpus, overdue, ready = self._client.run_on_scheduler(
+            _look, run=self._run, plugin=self._plugin, limit_seconds=limit_seconds
         )
         self.count = len(gpus)
         for address, (utilization, memory) in gpus.items():
             self._accounts.note_gpu(address, utilization, memory)
         for place in self.limit.hung(overdue, now):
             self._client.run_on_scheduler(_give_up, place=place, limit_seconds=limit_seconds)
-        alone = self._patience.alone(self.count, now)
+        alone = self._patience.alone(ready, now)
         limit = self._patience.limit_seconds
         if alone is not None and self._patience.is_over(alone):
             raise IncompleteError(
@@ -95,9 +97,11 @@ class WorkerWatch:
 
 
 def _look(
-    run: str, limit_seconds: float, dask_scheduler: Scheduler
-) -> tuple[dict[str, _Gpu], list[_Place]]:
-    """The GPU of each worker, and the tasks of the run that workers execute for too long."""
+    run: str, plugin: str, limit_seconds: float, dask_scheduler: Scheduler
+) -> tuple[dict[str, _Gpu], list[_Place], int]:
+    """The GPU of each worker, the tasks of the run that workers execute for too long, and how many
+    workers can compute: one that dies while it loads the model comes and goes for ever.
+    """
     _wake(dask_scheduler)
     workers = dask_scheduler.workers.values()
     overdue = [
@@ -113,7 +117,8 @@ def _look(
         )
         for worker in workers
     }  # fmt: skip
-    return gpus, overdue
+    ready = len(dask_scheduler.resources.get(plugin, ()) if plugin else workers)
+    return gpus, overdue, ready
 
 
 async def _give_up(place: _Place, limit_seconds: float, dask_scheduler: Scheduler) -> None:

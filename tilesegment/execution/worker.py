@@ -6,10 +6,11 @@ A GPU has two such threads: while it computes one tile, the other's pixels come 
 """
 
 import asyncio
+import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 from distributed import Worker, WorkerPlugin, get_worker
+from distributed.worker_state_machine import TaskState
 
 from tilesegment.blending import Blend
 from tilesegment.config import Precision
@@ -32,7 +34,6 @@ from tilesegment.execution.versions import describe_mismatch, installed
 from tilesegment.geometry import NetworkGeometry, round_up
 from tilesegment.mask import Mask
 from tilesegment.model.file import Description
-from tilesegment.profiling import Step
 from tilesegment.refinement import Refinement
 from tilesegment.resampling import Resampling
 from tilesegment.storage.image import MirroredPixels
@@ -116,7 +117,7 @@ class WorkerModel:
     """What is done with probabilities before they become labels."""
 
     def build(self, worker_threads: int) -> "Predictor":
-        """The loaded network; must be called on the thread that will use it."""
+        """The loaded network; on a CPU it must be called on the thread that will use it."""
         import torch
 
         from tilesegment.model.predictor import Predictor
@@ -199,7 +200,9 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     def teardown(self, worker: Worker) -> None:
         worker.executors.pop(self.name).shutdown(wait=False)
 
-    def predict(self, pixels: npt.NDArray[Any]) -> Prediction:
+    def predict(
+        self, pixels: npt.NDArray[Any], on_turn: Callable[[], None] = lambda: None
+    ) -> Prediction:
         """Labels of one haloed tile; called on the network's threads only.
 
         A tile whose pixels are all equal, halo included, is computed once: the network would
@@ -207,6 +210,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
 
         Args:
             pixels: (c, tile + 2 * halo, tile + 2 * halo).
+            on_turn: called when the device begins with them: a GPU's other tile may come first.
 
         Raises:
             IncompleteError: if not even the smallest piece fits into memory.
@@ -214,7 +218,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         empty = self._without_data(pixels)
         if empty is not None and empty.all():
             return self._nothing(empty.shape)
-        classes, work = self._classes_of(pixels)
+        classes, work = self._classes_of(pixels, on_turn)
         labels, probabilities = classes.labels, classes.probabilities
         if empty is not None and empty.any():
             labels = np.where(empty, self.background, labels)
@@ -244,19 +248,22 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         description = self.model.description
         return description.label_dtype.type(description.classes[0].value)
 
-    def _classes_of(self, pixels: npt.NDArray[Any]) -> "tuple[TileClasses, Work]":
+    def _classes_of(
+        self, pixels: npt.NDArray[Any], on_turn: Callable[[], None]
+    ) -> "tuple[TileClasses, Work]":
         if not _is_constant(pixels):
-            return self._run_network(pixels), "computed"
+            return self._run_network(pixels, on_turn), "computed"
         key = repr(pixels.shape).encode() + pixels[:, 0, 0].tobytes()
-        if key in self._constants:
-            return self._constants[key], "reused"
-        classes = self._run_network(pixels)
-        if len(self._constants) == _MOST_CONSTANTS:
+        # A GPU's other thread may add and remove some meanwhile.
+        if (known := self._constants.get(key)) is not None:
+            return known, "reused"
+        classes = self._run_network(pixels, on_turn)
+        if len(self._constants) >= _MOST_CONSTANTS:
             self._constants.pop(next(iter(tuple(self._constants))), None)
         self._constants[key] = replace(classes, seconds=0.0)
         return classes, "computed"
 
-    def _run_network(self, pixels: npt.NDArray[Any]) -> "TileClasses":
+    def _run_network(self, pixels: npt.NDArray[Any], on_turn: Callable[[], None]) -> "TileClasses":
         """Classes of one haloed tile.
 
         Where memory runs out the tile is predicted in smaller pieces, and so are all later
@@ -270,7 +277,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         while True:
             parts = self._parts
             try:
-                classes = in_parts(self.predictor, pixels, parts)
+                classes = in_parts(self.predictor, pixels, parts, on_turn)
                 break
             except (MemoryError, torch.OutOfMemoryError) as error:
                 # Another tile may have failed meanwhile, of the same size.
@@ -313,25 +320,38 @@ def read_pixels(pixels: MirroredPixels, plane: int, window: Window) -> npt.NDArr
 def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
     """Labels of one haloed tile, by the model that the plugin of this name holds.
 
-    The scheduler is told when the device computed it: a GPU's other tile may have come first.
-
     Args:
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
         plugin: name of the `ModelPlugin`.
     """
     worker = get_worker()
-    with told_by_worker():
-        model: ModelPlugin = worker.plugins[plugin]
-        prediction = model.predict(pixels)
     task = worker.state.tasks[worker.get_current_task()]
-    task.metadata[STEPS_TOLD] = [inference_step(prediction)]
-    return prediction
+    task.metadata[STEPS_TOLD] = []
+    with told_by_worker():
+        return predict_for(task, worker.plugins[plugin], pixels)
 
 
-def inference_step(prediction: Prediction) -> tuple[Step, float, float]:
-    """What is told of a tile that has just been computed."""
+def predict_for(task: TaskState, model: ModelPlugin, pixels: npt.NDArray[Any]) -> Prediction:
+    """Labels of one haloed tile, and the scheduler is told when the device computed them.
+
+    A tile that waits for the device, which another one may block, does not count as one that takes
+    long.
+
+    Args:
+        task: of the worker, with room for the steps it tells of.
+        model: the plugin.
+        pixels: (c, tile + 2 * halo, tile + 2 * halo).
+    """
+
+    def begin() -> None:
+        # From here on dask sees it run, and --tile-timeout tells what hangs.
+        task.start_time = time.time()
+
+    task.start_time = math.inf
+    prediction = model.predict(pixels, begin)
     now = time.time()
-    return "inference", now - prediction.seconds, now
+    task.metadata[STEPS_TOLD].append(("inference", now - prediction.seconds, now))
+    return prediction
 
 
 def can_split(geometry: NetworkGeometry, pixels: npt.NDArray[Any], parts: int) -> bool:
@@ -347,7 +367,12 @@ def without(
     return None if probabilities is None else np.where(wanted, probabilities, np.uint8(0))
 
 
-def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> "TileClasses":
+def in_parts(
+    predictor: "Predictor",
+    pixels: npt.NDArray[Any],
+    parts: int,
+    on_turn: Callable[[], None] = lambda: None,
+) -> "TileClasses":
     """Classes of one haloed tile, predicted in `parts` x `parts` pieces: the same classes.
 
     A piece is a tile of its own, with its halo, and on the network's grid; the last of a row or
@@ -357,9 +382,10 @@ def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> "T
         predictor: the network.
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
         parts: pieces per side.
+        on_turn: called when the device begins with each.
     """
     if parts == 1:
-        return predictor.classify(pixels)
+        return predictor.classify(pixels, on_turn)
     halo, alignment = predictor.geometry.halo, predictor.geometry.alignment
     side = pixels.shape[-1] - 2 * halo
     piece = round_up(-(-side // parts), alignment)
@@ -369,7 +395,7 @@ def in_parts(predictor: "Predictor", pixels: npt.NDArray[Any], parts: int) -> "T
     for top in starts:
         for left in starts:
             haloed = pixels[:, top : top + piece + 2 * halo, left : left + piece + 2 * halo]
-            part = predictor.classify(np.ascontiguousarray(haloed))
+            part = predictor.classify(np.ascontiguousarray(haloed), on_turn)
             whole = whole or _unfilled(part, side)
             seconds += part.seconds
             place = (..., slice(top, top + piece), slice(left, left + piece))

@@ -81,7 +81,7 @@ class TileClasses:
     probabilities: npt.NDArray[np.uint8] | None
     """(classes, tile, tile), 255 times the probability; None where they are not wanted."""
     seconds: float = 0.0
-    """That the device took."""
+    """That the device was busy with them; a CPU prepares the pixels, too."""
 
 
 class Predictor:
@@ -159,24 +159,32 @@ class Predictor:
         """The class of each pixel of one tile, see `classify`: (tile, tile)."""
         return self.classify(pixels).labels
 
-    def classify(self, pixels: npt.NDArray[Any]) -> TileClasses:
+    def classify(
+        self, pixels: npt.NDArray[Any], on_turn: Callable[[], None] = lambda: None
+    ) -> TileClasses:
         """The class of each pixel of one tile: the largest logit, the first of equals.
 
         With refinement it is the largest refined probability, or what the thresholds say.
 
         Args:
             pixels: (c, tile + 2 * halo, tile + 2 * halo), in the image's dtype.
+            on_turn: called when the device begins with them, and no longer with another tile.
 
         Raises:
             InputError: if the network's output is not finite.
             ModelError: if a foreign network fails, or its output has another size than measured.
         """
         with torch.inference_mode():
+            started = time.perf_counter()
             image = self._transfers.to_device(self._on_host(pixels))
             with self._device_is_mine:
-                started = time.perf_counter()
-                winner, stored = self._compute(image, pixels)
-                self._transfers.finish()
+                on_turn()
+                if self.tiles_at_once > 1:
+                    started = time.perf_counter()
+                try:
+                    winner, stored = self._compute(image, pixels)
+                finally:
+                    self._transfers.finish()
                 seconds = time.perf_counter() - started
             return TileClasses(
                 self._values[self._transfers.to_host(winner)],
@@ -281,14 +289,14 @@ def _load_own(
     dtype = torch.float32 if is_integer else _DTYPES[precision]
     crop = unet.geometry.crop
     with torch.no_grad():
-        unet = unet.to(dtype)
         margin = crop if tile_only and unet.geometry.loss == 0 else 0
         crop -= margin
         if device == "cpu" and can_fuse():
+            unet = unet.to(dtype)
             fused = quantise(unet, description.ranges, scale, offset) if is_integer else fuse(unet)
             network = BandedUNet(fused, margin)
         else:
-            network = BandedUNet(fold(unet), margin, large_bytes=_NEVER)
+            network = BandedUNet(fold(unet).to(dtype), margin, large_bytes=_NEVER)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def on_host(pixels: npt.NDArray[Any]) -> Tensor:

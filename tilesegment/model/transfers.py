@@ -31,7 +31,7 @@ class Transfers:
         if self._stream is None:
             return tensor
         with torch.cuda.stream(self._stream):
-            there = tensor.pin_memory().to("cuda", non_blocking=True)
+            there = _locked(tensor).copy_(tensor).to("cuda", non_blocking=True)
         self._stream.synchronize()
         return there
 
@@ -39,13 +39,22 @@ class Transfers:
         """What the device holds and has finished, see `finish`."""
         if self._stream is None:
             return tensor.numpy()
-        here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        here = _locked(tensor)
         with torch.cuda.stream(self._stream):
             here.copy_(tensor, non_blocking=True)
         self._stream.synchronize()
-        return here.numpy()
+        # Locked memory is for the next tile.
+        return here.numpy().copy()
 
     def finish(self) -> None:
         """Wait for what the network was given to do."""
         if self._stream is not None:
             torch.cuda.current_stream().synchronize()
+
+
+def _locked(like: Tensor) -> Tensor:
+    """Page-locked memory for as much, or ordinary memory where the system gives no other."""
+    try:
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
+    except RuntimeError:
+        return torch.empty(like.shape, dtype=like.dtype)

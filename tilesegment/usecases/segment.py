@@ -240,7 +240,7 @@ def segment_prepared(
             return _complete(job, kept, wishes.allow_partial)
     run = models.run(job.worker_model(workers, inference_threads(cluster)), report)
     accounts, limit = Accounts(), TileLimit(cluster.tile_seconds)
-    watch = WorkerWatch(client, run.name, cluster.wait_seconds, limit, accounts)
+    watch = WorkerWatch(client, run.name, run.plugin, cluster.wait_seconds, limit, accounts)
     run = replace(run, watch=watch, accounts=accounts)
     sent = count_sent(client)
     if kept is not None:
