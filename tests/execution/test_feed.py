@@ -23,6 +23,7 @@ from tilesegment.execution.cluster import SETTINGS
 from tilesegment.execution.feed import Batch, TileFeed
 from tilesegment.execution.timings import timed
 from tilesegment.geometry import YX, Spacing, unet_geometry
+from tilesegment.model.predictor import Waiting
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.resampling import Resampling
 from tilesegment.storage.image import MirroredPixels, open_image
@@ -75,9 +76,8 @@ class Model:
         self.may_go.set()
         self.calls = 0
 
-    def predict(self, pixels: npt.NDArray[np.uint8], on_turn: Callable[[], None]) -> ThreadName:
+    def predict(self, pixels: npt.NDArray[np.uint8], waiting: Waiting) -> ThreadName:
         self.calls += 1
-        on_turn()
         self.may_go.wait(timeout=30)
         return ThreadName(where_am_i(pixels, "test"))
 

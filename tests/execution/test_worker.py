@@ -1,8 +1,9 @@
 """What a worker computes, and what it need not."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier, current_thread
 from typing import Any
@@ -147,8 +148,13 @@ def test_threads_share_a_device_that_computes_one_tile_at_a_time(
         both_are_here.wait(timeout=30)
         return tensor
 
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        yield
+        turns.append(1)
+
     def watched(*given: Any) -> Any:
-        # Whose turn has not come may wait for ever, and hangs not.
+        # Who waits does not hang, however long it is.
         assert len(turns) == len(seen) + 1
         computing.append(1)
         time.sleep(0.05)
@@ -163,9 +169,7 @@ def test_threads_share_a_device_that_computes_one_tile_at_a_time(
     monkeypatch.setattr(predictor, "_compute", watched)
     monkeypatch.setattr(predictor._transfers, "to_device", to_device)
     with ThreadPoolExecutor(2) as threads:
-        found = list(
-            threads.map(lambda pixels: predictor.classify(pixels, lambda: turns.append(1)), tiles)
-        )
+        found = list(threads.map(lambda pixels: predictor.classify(pixels, waiting), tiles))
     np.testing.assert_array_equal([item.labels for item in found], expected)
     assert seen == [1, 1]
 

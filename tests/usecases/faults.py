@@ -140,13 +140,13 @@ class Plant(WorkerPlugin):  # type: ignore[misc]
         self.backoff, objects.Backoff = objects.Backoff, partial(Backoff, first_seconds=0.01)
         plant, in_parts, get = self, self.in_parts, self.get
 
-        def faulty(predictor: Any, pixels: np.ndarray, parts: int) -> Any:
+        def faulty(predictor: Any, pixels: np.ndarray, parts: int, waiting: Any) -> Any:
             inner = pixels[:, HALO:-HALO, HALO:-HALO]
             marked = bool(inner.max() == 255)
             with (plant.folder / "executions").open("a") as file:
                 file.write(f"{marked} {os.getpid()}\n")
             plant.fault(Place(plant.folder, marked, inner.shape[-1] // parts))
-            return in_parts(predictor, pixels, parts)
+            return in_parts(predictor, pixels, parts, waiting)
 
         async def losing_get(store: LocalStore, key: str, *arguments: Any, **named: Any) -> Any:
             if key == LOST_KEY and plant.lost:

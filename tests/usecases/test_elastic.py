@@ -194,11 +194,13 @@ class Dying:
     flag: Path
     kind: None = None
     versions: None = None
+    tiles_at_once: int = 1
 
-    def build(self, worker_threads: int) -> None:
+    def build(self, worker_threads: int) -> "Dying":
         if self.flag.exists():
             self.flag.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+        return self
 
 
 def test_a_worker_that_is_lost_while_it_loads_the_model_ends_no_run(

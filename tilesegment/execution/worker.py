@@ -10,9 +10,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -45,7 +45,7 @@ from tilesegment.storage.remote import locate
 from tilesegment.tiling import Window
 
 if TYPE_CHECKING:
-    from tilesegment.model.predictor import Device, Predictor, TileClasses
+    from tilesegment.model.predictor import Device, Predictor, TileClasses, Waiting
 
 _TILES_BETWEEN_RETURNS = 32
 _MOST_CONSTANTS = 8
@@ -200,9 +200,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     def teardown(self, worker: Worker) -> None:
         worker.executors.pop(self.name).shutdown(wait=False)
 
-    def predict(
-        self, pixels: npt.NDArray[Any], on_turn: Callable[[], None] = lambda: None
-    ) -> Prediction:
+    def predict(self, pixels: npt.NDArray[Any], waiting: "Waiting" = nullcontext) -> Prediction:
         """Labels of one haloed tile; called on the network's threads only.
 
         A tile whose pixels are all equal, halo included, is computed once: the network would
@@ -210,7 +208,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
 
         Args:
             pixels: (c, tile + 2 * halo, tile + 2 * halo).
-            on_turn: called when the device begins with them: a GPU's other tile may come first.
+            waiting: entered while a GPU's other tile has the device.
 
         Raises:
             IncompleteError: if not even the smallest piece fits into memory.
@@ -218,7 +216,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         empty = self._without_data(pixels)
         if empty is not None and empty.all():
             return self._nothing(empty.shape)
-        classes, work = self._classes_of(pixels, on_turn)
+        classes, work = self._classes_of(pixels, waiting)
         labels, probabilities = classes.labels, classes.probabilities
         if empty is not None and empty.any():
             labels = np.where(empty, self.background, labels)
@@ -249,21 +247,21 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         return description.label_dtype.type(description.classes[0].value)
 
     def _classes_of(
-        self, pixels: npt.NDArray[Any], on_turn: Callable[[], None]
+        self, pixels: npt.NDArray[Any], waiting: "Waiting"
     ) -> "tuple[TileClasses, Work]":
         if not _is_constant(pixels):
-            return self._run_network(pixels, on_turn), "computed"
+            return self._run_network(pixels, waiting), "computed"
         key = repr(pixels.shape).encode() + pixels[:, 0, 0].tobytes()
         # A GPU's other thread may add and remove some meanwhile.
         if (known := self._constants.get(key)) is not None:
             return known, "reused"
-        classes = self._run_network(pixels, on_turn)
+        classes = self._run_network(pixels, waiting)
         if len(self._constants) >= _MOST_CONSTANTS:
             self._constants.pop(next(iter(tuple(self._constants))), None)
         self._constants[key] = replace(classes, seconds=0.0)
         return classes, "computed"
 
-    def _run_network(self, pixels: npt.NDArray[Any], on_turn: Callable[[], None]) -> "TileClasses":
+    def _run_network(self, pixels: npt.NDArray[Any], waiting: "Waiting") -> "TileClasses":
         """Classes of one haloed tile.
 
         Where memory runs out the tile is predicted in smaller pieces, and so are all later
@@ -277,7 +275,7 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         while True:
             parts = self._parts
             try:
-                classes = in_parts(self.predictor, pixels, parts, on_turn)
+                classes = in_parts(self.predictor, pixels, parts, waiting)
                 break
             except (MemoryError, torch.OutOfMemoryError) as error:
                 # Another tile may have failed meanwhile, of the same size.
@@ -334,8 +332,7 @@ def predict_tile(pixels: npt.NDArray[Any], plugin: str) -> Prediction:
 def predict_for(task: TaskState, model: ModelPlugin, pixels: npt.NDArray[Any]) -> Prediction:
     """Labels of one haloed tile, and the scheduler is told when the device computed them.
 
-    A tile that waits for the device, which another one may block, does not count as one that takes
-    long.
+    A tile that waits for the device, which another one may block, does not hang (--tile-timeout).
 
     Args:
         task: of the worker, with room for the steps it tells of.
@@ -343,12 +340,14 @@ def predict_for(task: TaskState, model: ModelPlugin, pixels: npt.NDArray[Any]) -
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
     """
 
-    def begin() -> None:
-        # From here on dask sees it run, and --tile-timeout tells what hangs.
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        task.start_time = math.inf
+        yield
         task.start_time = time.time()
 
-    task.start_time = math.inf
-    prediction = model.predict(pixels, begin)
+    task.start_time = time.time()
+    prediction = model.predict(pixels, waiting)
     now = time.time()
     task.metadata[STEPS_TOLD].append(("inference", now - prediction.seconds, now))
     return prediction
@@ -371,7 +370,7 @@ def in_parts(
     predictor: "Predictor",
     pixels: npt.NDArray[Any],
     parts: int,
-    on_turn: Callable[[], None] = lambda: None,
+    waiting: "Waiting" = nullcontext,
 ) -> "TileClasses":
     """Classes of one haloed tile, predicted in `parts` x `parts` pieces: the same classes.
 
@@ -382,10 +381,10 @@ def in_parts(
         predictor: the network.
         pixels: (c, tile + 2 * halo, tile + 2 * halo).
         parts: pieces per side.
-        on_turn: called when the device begins with each.
+        waiting: entered while another thread has the device.
     """
     if parts == 1:
-        return predictor.classify(pixels, on_turn)
+        return predictor.classify(pixels, waiting)
     halo, alignment = predictor.geometry.halo, predictor.geometry.alignment
     side = pixels.shape[-1] - 2 * halo
     piece = round_up(-(-side // parts), alignment)
@@ -395,7 +394,7 @@ def in_parts(
     for top in starts:
         for left in starts:
             haloed = pixels[:, top : top + piece + 2 * halo, left : left + piece + 2 * halo]
-            part = predictor.classify(np.ascontiguousarray(haloed), on_turn)
+            part = predictor.classify(np.ascontiguousarray(haloed), waiting)
             whole = whole or _unfilled(part, side)
             seconds += part.seconds
             place = (..., slice(top, top + piece), slice(left, left + piece))

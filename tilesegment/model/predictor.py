@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import exp
 from threading import Lock
@@ -68,6 +69,8 @@ def _computes(precision: str) -> bool:
     return precision != "int8" or can_quantise()
 
 
+Waiting = Callable[[], AbstractContextManager[None]]
+"""What is done while a thread waits for its turn."""
 Logits = Callable[[npt.NDArray[Any]], Tensor]
 """A network with its normalisation: (c, y, x) in the image's dtype to (outputs, y', x') logits."""
 
@@ -128,7 +131,7 @@ class Predictor:
         loaded = _load(content, description, pixels, precision, device, blend is None)
         self._on_host, self._prepare = loaded.on_host, loaded.prepare
         self._run, self._crop = loaded.run, loaded.crop
-        self._transfers, self._device_is_mine = Transfers(device), Lock()
+        self._transfers, self._device = Transfers(device), Lock()
         self.tiles_at_once = self._transfers.tiles_at_once
         if blend is not None:
             self._network, self._crop = blend.geometry, blend.geometry.crop
@@ -152,23 +155,21 @@ class Predictor:
         """
         with torch.inference_mode():
             image = self._transfers.to_device(self._on_host(pixels))
-            with self._device_is_mine:
+            with self._turn():
                 return inner(self._forward(image), self._margin).float().cpu().numpy()
 
     def labels(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger]:
         """The class of each pixel of one tile, see `classify`: (tile, tile)."""
         return self.classify(pixels).labels
 
-    def classify(
-        self, pixels: npt.NDArray[Any], on_turn: Callable[[], None] = lambda: None
-    ) -> TileClasses:
+    def classify(self, pixels: npt.NDArray[Any], waiting: Waiting = nullcontext) -> TileClasses:
         """The class of each pixel of one tile: the largest logit, the first of equals.
 
         With refinement it is the largest refined probability, or what the thresholds say.
 
         Args:
             pixels: (c, tile + 2 * halo, tile + 2 * halo), in the image's dtype.
-            on_turn: called when the device begins with them, and no longer with another tile.
+            waiting: entered while another thread has the device.
 
         Raises:
             InputError: if the network's output is not finite.
@@ -177,20 +178,29 @@ class Predictor:
         with torch.inference_mode():
             started = time.perf_counter()
             image = self._transfers.to_device(self._on_host(pixels))
-            with self._device_is_mine:
-                on_turn()
+            with self._turn(waiting):
                 if self.tiles_at_once > 1:
                     started = time.perf_counter()
-                try:
-                    winner, stored = self._compute(image, pixels)
-                finally:
-                    self._transfers.finish()
-                seconds = time.perf_counter() - started
+                winner, stored = self._compute(image, pixels)
+            seconds = time.perf_counter() - started
             return TileClasses(
                 self._values[self._transfers.to_host(winner)],
                 None if stored is None else self._transfers.to_host(stored),
                 seconds,
             )
+
+    @contextmanager
+    def _turn(self, waiting: Waiting = nullcontext) -> Iterator[None]:
+        """The device is this thread's, and has done all it was given when the block ends."""
+        with waiting():
+            self._device.acquire()
+        try:
+            try:
+                yield
+            finally:
+                self._transfers.finish()
+        finally:
+            self._device.release()
 
     def _compute(self, image: Tensor, pixels: npt.NDArray[Any]) -> tuple[Tensor, Tensor | None]:
         """Index of each pixel's class, and the probabilities as they are stored if wanted."""
