@@ -57,7 +57,7 @@ def main() -> None:
         for size in (float(text) for text in arguments.gigapixels.split(",")):
             copies = copies_for(size)
             image = linked_slide(folder, copies)
-            planned = ts.plan(image, model, RunOptions(level=0))
+            planned = ts.plan(image, model, RunOptions(level=0, precision=arguments.precision))
             row = {
                 "gigapixels": round(copies[0] * copies[1] * SHARD**2 / 1e9, 3),
                 "tiles": len(planned.grid),

@@ -87,7 +87,12 @@ def joining(address: str, *words: str, **environment: str) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            # dask waits for ever where the signal comes while it closes a retired worker.
+            process.kill()
+            process.wait()
 
 
 def test_workers_join_die_and_leave_and_the_bytes_are_the_same(
