@@ -264,7 +264,8 @@ def test_workers_leave_before_the_walltime(walltime: str, duration: str, stagger
 def test_a_job_with_gpus_has_a_worker_for_each_and_one_without_sees_none() -> None:
     with_gpus = job_arguments(SlurmOptions(gpus=4), 4, {})
     assert with_gpus["worker_command"] == "dask_cuda.cli"
-    assert (with_gpus["processes"], with_gpus["cores"]) == (4, 20)
+    # Two threads of the network and four others, each.
+    assert (with_gpus["processes"], with_gpus["cores"]) == (4, 24)
     assert "--gres=gpu:4" in with_gpus["job_extra_directives"]
     assert not any("CUDA_VISIBLE" in line for line in with_gpus["job_script_prologue"])
     without = job_arguments(SlurmOptions(), 4, {})
