@@ -38,7 +38,7 @@ from tilesegment.execution.feed import TileFeed
 from tilesegment.execution.timings import timed
 from tilesegment.execution.worker import ModelPlugin, Prediction
 from tilesegment.geometry import YX, NetworkGeometry, unet_geometry
-from tilesegment.model.predictor import TileClasses
+from tilesegment.model.predictor import TileClasses, Waiting
 from tilesegment.planning import Network, Plan, Source, make_plan
 from tilesegment.profiling import Profile, summarise_times
 from tilesegment.retry import Trouble
@@ -76,7 +76,7 @@ class Sleeper:
     def build(self, worker_threads: int) -> "Sleeper":
         return self
 
-    def classify(self, pixels: npt.NDArray[Any]) -> TileClasses:
+    def classify(self, pixels: npt.NDArray[Any], waiting: Waiting) -> TileClasses:
         time.sleep(self.seconds)
         return TileClasses(np.zeros((TILE, TILE), np.uint8), None, self.seconds)
 
