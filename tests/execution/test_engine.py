@@ -2,6 +2,7 @@
 
 import os
 
+from dask.utils import key_split
 from distributed import Client
 
 from tilesegment.errors import IncompleteError
@@ -15,6 +16,16 @@ def test_more_workers_are_given_more_tiles_ahead(one_worker: str, two_workers: s
         with Client(address, set_as_default=False) as client:
             ahead.append(_tiles_ahead(client, least=4)())
     assert ahead == [8, 16]
+
+
+def test_dask_does_not_remember_the_keys_of_earlier_batches(one_worker: str) -> None:
+    """It would keep the last 100 000, and grow with the image."""
+    for number in range(1000):
+        key_split(f"earlier-{number}")
+    with Client(one_worker, set_as_default=False) as client:
+        batch = Batch({"later": (abs, -7)}, {"later": 7})
+        assert list(_compute(client, [batch], lambda: None)) == [(7, 7)]
+    assert key_split.cache_info().currsize < 1000
 
 
 def test_a_worker_that_dies_is_one_line(one_worker: str) -> None:

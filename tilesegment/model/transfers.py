@@ -4,7 +4,7 @@ A GPU is given two tiles at a time, by two threads: while one is computed, the o
 or its labels go. Both go through page-locked memory, without which the driver would copy them once
 more, and on a stream of their own, because on the network's stream they would wait for it.
 
-The thread waits for each copy, so that no two streams ever touch the same tensor.
+The thread waits for each copy, so that no two streams have the same tensor at once.
 """
 
 from typing import Any
