@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -184,7 +185,17 @@ def test_a_scheduler_with_certificates_is_used_and_refuses_others(tmp_path: Path
             pass
 
 
-def test_a_scheduler_without_workers_is_refused() -> None:
+def test_a_scheduler_whose_workers_start_again_is_waited_for() -> None:
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        later = threading.Timer(1, cluster.scale, [1])
+        later.start()
+        with open_cluster(ClusterOptions(cluster.scheduler_address)) as client:
+            assert len(client.nthreads()) == 1
+        later.join()
+
+
+def test_a_scheduler_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilesegment.execution.cluster._FIRST_WORKER_SECONDS", 1)
     with (
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
         pytest.raises(ClusterError, match="has no workers; start some"),

@@ -33,11 +33,13 @@ from tilesegment.execution.kubernetes import open_kubernetes
 from tilesegment.execution.memory import ENVIRONMENT
 from tilesegment.execution.slurm import open_slurm
 from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
+from tilesegment.execution.watch import wait_for_first_worker
 
 _CORES_PER_WORKER = 4
 _TASK_THREADS = 4
 """Threads of a worker for reading and writing, beside the one of the network."""
 _CONNECT_SECONDS = 10
+_FIRST_WORKER_SECONDS = 30
 _MANY_WORKERS, _MANY_GPUS = 32, 4
 """From which a scheduler is given one task per tile; see benchmarks/scheduling.py."""
 
@@ -259,7 +261,7 @@ def open_cluster(options: ClusterOptions) -> Iterator[Client]:
             with open_gateway(options) as client:
                 yield client
         else:
-            with _running(options.kind) as client:
+            with _running(options.kind, options.wait_seconds) as client:
                 yield client
 
 
@@ -340,7 +342,7 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
 
 
 @contextmanager
-def _running(address: str) -> Iterator[Client]:
+def _running(address: str, wait_seconds: float) -> Iterator[Client]:
     security = _security(address)
     try:
         # On a thread of its own: in a notebook this one runs an event loop already.
@@ -355,10 +357,12 @@ def _running(address: str) -> Iterator[Client]:
         without_dasks_warning(),
         Client(address, security=security, set_as_default=False) as client,
     ):
-        if not client.scheduler_info()["workers"]:
-            raise ClusterError(
-                f"the scheduler at {address} has no workers; start some: dask worker {address}"
-            )
+        # Workers that died in a run just before are away until they have started again.
+        wait_for_first_worker(
+            client,
+            min(wait_seconds, _FIRST_WORKER_SECONDS),
+            f"the scheduler at {address} has no workers; start some: dask worker {address}",
+        )
         refuse_other_versions(client)
         yield client
 

@@ -8,6 +8,7 @@ from distributed import Client
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError
 from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
+from tilesegment.execution.watch import wait_for_first_worker
 
 PREFIX = "gateway+"
 
@@ -47,12 +48,11 @@ def open_gateway(options: ClusterOptions) -> Iterator[Client]:
         else:
             cluster.scale(options.workers or 1)
         with cluster.get_client(set_as_default=False) as client:
-            try:
-                client.wait_for_workers(1, timeout=options.wait_seconds)
-            except TimeoutError as error:
-                raise ClusterError(
-                    f"the dask-gateway at {address} gave no worker within "
-                    f"{options.wait_seconds:.0f} s; ask who runs it"
-                ) from error
+            wait_for_first_worker(
+                client,
+                options.wait_seconds,
+                f"the dask-gateway at {address} gave no worker within "
+                f"{options.wait_seconds:.0f} s; ask who runs it",
+            )
             refuse_other_versions(client)
             yield client

@@ -17,6 +17,7 @@ from tilesegment.errors import ClusterError, OptionError
 from tilesegment.execution.environment import dask_variables, worker_threads
 from tilesegment.execution.memory import ENVIRONMENT
 from tilesegment.execution.versions import refuse_other_versions, without_dasks_warning
+from tilesegment.execution.watch import wait_for_first_worker
 
 _IDLE_SECONDS = 1800
 """After which the operator removes a cluster whose driver was killed."""
@@ -171,13 +172,12 @@ def open_kubernetes(
     with cluster, without_dasks_warning(), Client(cluster, set_as_default=False) as client:
         if isinstance(options.workers, WorkerRange):
             cluster.adapt(options.workers.least, options.workers.most)
-        try:
-            client.wait_for_workers(1, timeout=options.wait_seconds)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"no worker came within {options.wait_seconds:.0f} s; look at "
-                f"`kubectl get pods -l dask.org/cluster-name={name}`"
-            ) from error
+        wait_for_first_worker(
+            client,
+            options.wait_seconds,
+            f"no worker came within {options.wait_seconds:.0f} s; look at "
+            f"`kubectl get pods -l dask.org/cluster-name={name}`",
+        )
         refuse_other_versions(client)
         yield client
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from distributed import Client, Scheduler
 
 from tilesegment.accounting import Accounts
-from tilesegment.errors import IncompleteError, UnexpectedError
+from tilesegment.errors import ClusterError, IncompleteError, UnexpectedError
 from tilesegment.execution.worker import WorkerFault
 from tilesegment.retry import Patience, TileLimit
 
@@ -30,6 +30,21 @@ _Place = tuple[Hashable, str]
 """Key of a task, and address of the worker that executes it."""
 _Gpu = tuple[int | None, int | None]
 """Per cent of its time in use, and bytes in use; None where there is none to be seen."""
+
+
+def wait_for_first_worker(client: Client, seconds: float, told: str) -> None:
+    """Return once there is a worker.
+
+    Raises:
+        ClusterError: with what is told, if there is none within the seconds.
+    """
+    if not client.nthreads():
+        _logger.warning("no worker yet; waiting up to %.0f s", seconds)
+    try:
+        # dask takes 0 for a wait without end.
+        client.wait_for_workers(1, timeout=max(seconds, 0.1))
+    except TimeoutError as error:
+        raise ClusterError(told) from error
 
 
 class WorkerWatch:
