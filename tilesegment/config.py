@@ -17,8 +17,6 @@ VALUE_BYTES: Mapping[Precision, int] = {
 """Of a value of a feature map; for "auto" what it may be at most, on a processor."""
 LARGE_MAP_BYTES = 3 * 2**26
 """Of a feature map, from which on it is computed in bands of rows, on a processor."""
-EXACT_PRECISIONS = ("float32", "int8")
-"""In which a network gives the same bits for inputs of any size."""
 MOST_VIEWS = 8
 KINDS = ("cpu", "gpu", "auto", "slurm", "kubernetes")
 """Words that `--cluster` knows; a profile of such a name says what the word means here."""
@@ -63,6 +61,17 @@ class RunOptions:
     """Probability from which a pixel belongs to a class, by the class's name."""
     axes: str | None = None
     """Of an image that is a plain Zarr array, in its order, as "cyx"; None for what it tells."""
+
+
+def is_exact(device: str, precision: str) -> bool:
+    """Whether a network gives the same bits for inputs of any size.
+
+    A GPU's library may choose another convolution for another size, which sums in another order.
+
+    >>> is_exact("cpu", "int8"), is_exact("cpu", "bfloat16"), is_exact("cuda", "float32")
+    (True, False, False)
+    """
+    return device == "cpu" and precision in ("float32", "int8")
 
 
 def check_average(average: int) -> int:

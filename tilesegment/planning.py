@@ -27,6 +27,8 @@ _AUTO_TILE = 1024
 _LEAST_AUTO_TILE = 512
 _AUTO_STEP = 16
 """Pixels by which sizes differ: a multiple of them can be cut into chunks of a viewer's size."""
+_LEAST_GPU_CHUNK = 384
+"""Pixels per side of the stored chunks: a GPU would wait for many small ones to be written."""
 _AUTO_AMPLIFICATION = 1.15
 """Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
 _HARDLY_MORE = 1.01
@@ -48,19 +50,21 @@ _QUICK_WORK, _QUICK_ON_GPU = 2**30, 2**36
 _LARGEST_RESAMPLED_TILE = 4096
 """Pixels of the level, where many make one that the network is shown: they wait in memory."""
 
-_NEIGHBOUR_BYTES = 192 * 2**20
+_NEIGHBOUR_BYTES, _GPU_NEIGHBOUR_BYTES = 192 * 2**20, 2**31
 """Raw pixels of the two rows of tiles that wait in the workers' memory for their neighbours."""
 _LARGEST_REGION = YX(32, 12)
 """Tiles; dask works through a region row by row, so that its width decides what waits in memory,
 and its size what the scheduler holds. Narrower regions read more chunks twice."""
-_PROCESS_BYTES = 450 * 2**20
-"""A worker with torch, dask and zarr loaded, before it has a network."""
+_PROCESS_BYTES, _GPU_PROCESS_BYTES = 450 * 2**20, 5 * 2**29
+"""A worker with torch, dask and zarr loaded, before it has a network; with CUDA, whose libraries
+are large, that is a guess."""
 _FLOAT_BYTES = 4
 _MAPS_AT_ONCE, _MAPS_IN_BANDS = 10.0, 6.0
 """Feature maps of base width and full size for which a worker takes memory, and keeps it in pieces:
 where they are computed at once, and in bands (benchmarks/features.py)."""
-_WAITING_TILES = 8
-"""Haloed tiles that wait for the network, and labels that wait for the disk, per worker."""
+_WAITING_TILES, _WAITING_ON_GPU = 8, 12
+"""Haloed tiles that wait for the network, and labels that wait for the disk, per worker; a GPU's
+two are copied once more, to memory that is given out in powers of two."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class Plan:
         """Estimated peak of one worker process."""
         shown, blend = self.shown.y * self.shown.x, self.network.blend
         at_once = shown if blend is None else blend.window_input**2
-        activations = 0.0 if self.network.on_gpu else _features_bytes(self.network, at_once)
+        activations = _features_bytes(self.network, at_once)
         sample = self.source.channels * self.source.item_bytes
         classes = self.network.stored_classes
         activations += shown * (classes * _FLOAT_BYTES + self.network.refinement_bytes)
@@ -215,8 +219,11 @@ class Plan:
             waiting += shown * self.source.channels * _FLOAT_BYTES
         shared = self.feed == "overlap"
         neighbours = 2 * (self.region.x + 2) * self.tile**2 * sample if shared else 0
+        process, tiles = _PROCESS_BYTES, _WAITING_TILES
+        if self.network.on_gpu:
+            process, tiles, activations = _GPU_PROCESS_BYTES, _WAITING_ON_GPU, 0.0
         weights = 2 * self.network.weights_bytes
-        return int(_PROCESS_BYTES + weights + activations + _WAITING_TILES * waiting + neighbours)
+        return int(process + weights + activations + tiles * waiting + neighbours)
 
     def region_list(self) -> Iterable[Region]:
         return self.grid.regions(self.region)
@@ -249,7 +256,8 @@ def make_plan(
         tile = choose_tile(_auto_tile(source, network), source.shape, geometry)
     check_tile(tile, geometry)
     tile_bytes = tile**2 * source.channels * source.item_bytes
-    widest = min(max(_NEIGHBOUR_BYTES // (2 * tile_bytes) - 2, 2), _LARGEST_REGION.x)
+    neighbour_bytes = _GPU_NEIGHBOUR_BYTES if network.on_gpu else _NEIGHBOUR_BYTES
+    widest = min(max(neighbour_bytes // (2 * tile_bytes) - 2, 2), _LARGEST_REGION.x)
     columns = TileGrid(source.shape, 1, tile).columns
     return Plan(
         source=source,
@@ -285,10 +293,11 @@ def _auto_tile(source: Source, network: Network) -> int:
     if network.blend is not None:
         return _AUTO_TILE
     alignment = lcm(network.geometry.alignment, _AUTO_STEP)
-    bound, quick_work = _AUTO_AMPLIFICATION, _QUICK_WORK
+    bound, quick_work, least_chunk = _AUTO_AMPLIFICATION, _QUICK_WORK, 0
     largest_map = _AUTO_MAP_BYTES if network.in_bands else _AUTO_WHOLE_MAP_BYTES
     if network.on_gpu:
         bound, quick_work, largest_map = _GPU_AMPLIFICATION, _QUICK_ON_GPU, _GPU_MAP_BYTES
+        least_chunk = _LEAST_GPU_CHUNK
     affordable = isqrt(largest_map // _map_bytes(network))
     pixels = source.planes * source.shape.y * source.shape.x
     quick = min(pixels // _LEAST_TILES, quick_work // network.base_channels**2)
@@ -299,7 +308,7 @@ def _auto_tile(source: Source, network: Network) -> int:
         return _amplification(source.shape, network, tile)
 
     def least(sizes: range) -> int:
-        costs = {tile: cost(tile) for tile in sizes}
+        costs = {tile: cost(tile) for tile in sizes if chunk_of(tile) >= least_chunk}
         enough = max(bound, _HARDLY_MORE * min(costs.values(), default=0))
         return next((tile for tile, found in costs.items() if found <= enough), _AUTO_TILE)
 

@@ -196,7 +196,8 @@ class Trouble:
 
     def again(self) -> list[int]:
         """Numbers of the tiles that deserve another try."""
-        return sorted(tile for tile in self._failures if tile not in self.quarantined())
+        given_up = self.quarantined()
+        return sorted(tile for tile in self._failures if tile not in given_up)
 
     def quarantined(self) -> dict[int, Failure]:
         """The last failure of each tile that is given up, by number."""

@@ -17,6 +17,7 @@ import pynvml
 import pytest
 from distributed import LocalCluster
 from distributed.security import Security
+from distributed.system import MEMORY_LIMIT
 
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
@@ -25,6 +26,7 @@ from tilesegment.execution.cluster import (
     count_gpus,
     inference_threads,
     local_workers,
+    memory_limit,
     open_cluster,
     resolve_kind,
 )
@@ -183,6 +185,12 @@ def test_a_scheduler_with_certificates_is_used_and_refuses_others(tmp_path: Path
         plain = ClusterOptions(address.replace("tls://", "tcp://"))
         with pytest.raises(ClusterError, match="no dask scheduler"), open_cluster(plain):
             pass
+
+
+def test_gpus_share_the_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilesegment.execution.cluster.count_gpus", lambda: 2)
+    assert memory_limit(ClusterOptions("gpu")) == int(MEMORY_LIMIT) // 2
+    assert memory_limit(ClusterOptions("gpu", workers=1)) == int(MEMORY_LIMIT)
 
 
 def test_a_scheduler_whose_workers_start_again_is_waited_for() -> None:

@@ -21,7 +21,7 @@ from tilesegment.config import ClusterOptions, Feed, RunOptions
 from tilesegment.execution.cluster import SETTINGS
 from tilesegment.execution.worker import ModelPlugin, WorkerModel, in_parts
 from tilesegment.model.file import read_description
-from tilesegment.model.predictor import Predictor
+from tilesegment.model.predictor import Predictor, TileClasses
 from tilesegment.model.transfers import Transfers
 from tilesegment.refinement import CRF, Refinement, Smoothing
 
@@ -112,12 +112,75 @@ def test_a_tile_without_data_is_not_computed(
     plugin = make_plugin(nodata=255)
     pixels = random_pixels((3, 72, 72), "uint8")
     pixels[:, 20:52, 20:52] = 255
-    monkeypatch.setattr(Predictor, "labels", None)
+    monkeypatch.setattr(Predictor, "classify", None)
     prediction = plugin.predict(pixels)
     assert prediction.work == "masked"
     assert prediction.labels.dtype == np.uint8
     assert prediction.labels.shape == (TILE, TILE)
     assert not prediction.labels.any()
+
+
+def _no_memory_of_cuda() -> Exception:
+    error = torch.AcceleratorError("CUDA error: out of memory")
+    error.error_code = 2  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("planted"),
+        _no_memory_of_cuda(),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_a_tile_for_which_a_gpu_lacks_memory_is_predicted_in_pieces(
+    error: Exception, make_plugin: Callable[..., ModelPlugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = make_plugin()
+    pixels = random_pixels((3, 64 + 40, 64 + 40), "uint8")
+    expected = plugin.predictor.labels(pixels)
+    sides = _fail_on_gpu(plugin, monkeypatch, error, largest=64 - 1)
+    np.testing.assert_array_equal(plugin.predict(pixels).labels, expected)
+    assert sides == [64, 32, 32, 32, 32]
+    plugin.predict(np.flip(pixels, 1).copy())
+    assert sides == [64] + 8 * [32]
+
+
+def test_an_error_of_the_network_itself_is_told_as_it_is(
+    make_plugin: Callable[..., ModelPlugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = make_plugin()
+    pixels = random_pixels((3, 64 + 40, 64 + 40), "uint8")
+    sides = _fail_on_gpu(plugin, monkeypatch, RuntimeError("planted"), largest=0)
+    with pytest.raises(RuntimeError, match="planted"):
+        plugin.predict(pixels)
+    assert len(sides) > 1
+    # Larger tiles are tried again: it was none of memory.
+    assert plugin._parts == 1
+    sides.clear()
+    monkeypatch.setattr(plugin.predictor, "device", "cpu")
+    with pytest.raises(RuntimeError, match="planted"):
+        plugin.predict(pixels)
+    assert sides == [64]
+
+
+def _fail_on_gpu(
+    plugin: ModelPlugin, monkeypatch: pytest.MonkeyPatch, error: Exception, largest: int
+) -> list[int]:
+    """Let the predictor, as that of a GPU, fail above a size; gives all sizes that it is shown."""
+    classify, sides = plugin.predictor.classify, []
+
+    def failing(pixels: npt.NDArray[Any], *given: Any) -> TileClasses:
+        sides.append(pixels.shape[-1] - 2 * plugin.predictor.geometry.halo)
+        if sides[-1] > largest:
+            raise error
+        return classify(pixels, *given)
+
+    monkeypatch.setattr(plugin.predictor, "device", "cuda")
+    monkeypatch.setattr(plugin.predictor, "classify", failing)
+    return sides
 
 
 @pytest.mark.parametrize("parts", [2, 3])

@@ -48,8 +48,9 @@ def report(make_model: MakeModel, tmp_path: Path, one_worker: str) -> Path:
     return ts.write_report(image, summary.labels, tmp_path / "r", COMMAND, summary.verified)
 
 
-def test_of_mixed_devices_it_does_not_claim_that_no_label_differs() -> None:
-    workers = {"precision": "float32", "device": "mixed"}
+@pytest.mark.parametrize("device", ["mixed", "cuda"])
+def test_of_mixed_devices_and_gpus_it_does_not_claim_that_no_label_differs(device: str) -> None:
+    workers = {"precision": "float32", "device": device}
     assert ("found", "at most 1 label in 1000 differs") in seam_section(3, workers).rows
 
 

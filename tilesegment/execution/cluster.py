@@ -216,7 +216,7 @@ def memory_limit(options: ClusterOptions) -> int | None:
         return _parse_limit(options.slurm.memory) // max(options.slurm.gpus, 1)
     if options.memory_limit is not None:
         return _parse_limit(options.memory_limit)
-    return int(MEMORY_LIMIT) // local_workers(options)
+    return int(MEMORY_LIMIT) // max(_expected_workers(options), 1)
 
 
 def count_gpus() -> int:

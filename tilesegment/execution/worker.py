@@ -57,6 +57,8 @@ STEPS_TOLD = "tilesegment-steps"
 """In the metadata of a task, as dask calls it: each step, when it began, and when it ended."""
 _LOST_DEVICE = 86
 """Exit code of a worker whose GPU has failed; its nanny starts it again."""
+_CUDA_OUT_OF_MEMORY = 2
+"""What CUDA itself says (cudaErrorMemoryAllocation) where torch's allocator was not asked."""
 _PAUSE_SECONDS = 0.5
 """After an unforeseen error: a broken worker must not eat all tiles before it is retired."""
 
@@ -267,27 +269,36 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
         Where memory runs out the tile is predicted in smaller pieces, and so are all later
         ones. A GPU that has failed takes the process with it: it would fail for ever.
 
+        cuDNN tells only that it found no convolution when there is no memory for one. So on a GPU
+        smaller pieces are tried after any error of torch's, which is raised if they fail, too.
+
         Raises:
             IncompleteError: if not even the smallest piece fits into memory.
         """
         import torch
 
+        on_gpu = self.predictor.device == "cuda"
+        parts = self._parts
         while True:
-            parts = self._parts
             try:
                 classes = in_parts(self.predictor, pixels, parts, waiting)
                 break
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                # Another tile may have failed meanwhile, of the same size.
-                self._parts = max(self._parts, 2 * parts)
-                if not can_split(self.predictor.geometry, pixels, self._parts):
+            except (MemoryError, RuntimeError) as error:
+                lacks_memory = _lacks_memory(error)
+                if isinstance(error, torch.AcceleratorError) and not lacks_memory:
+                    os._exit(_LOST_DEVICE)
+                parts *= 2
+                can_go_on = can_split(self.predictor.geometry, pixels, parts)
+                if lacks_memory and not can_go_on:
                     raise IncompleteError(
                         "a tile did not fit into memory; use a smaller --tile"
                     ) from error
-            except torch.AcceleratorError:
-                os._exit(_LOST_DEVICE)
-            if torch.cuda.is_available():
+                if not can_go_on or not (lacks_memory or on_gpu):
+                    raise
+            if on_gpu:
                 torch.cuda.empty_cache()
+        # The GPU's other tile may have been split further meanwhile.
+        self._parts = max(self._parts, parts)
         self._tiles += 1
         if self._tiles % _TILES_BETWEEN_RETURNS == 0:
             return_free_memory()
@@ -298,6 +309,15 @@ class ModelPlugin(WorkerPlugin):  # type: ignore[misc]
     def predictor(self) -> "Predictor":
         assert self._predictor is not None  # noqa: S101 - setup ran before any task
         return self._predictor.result()
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory has run out, as far as the error tells."""
+    import torch
+
+    if isinstance(error, torch.AcceleratorError):
+        return getattr(error, "error_code", None) == _CUDA_OUT_OF_MEMORY
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
 def _is_constant(pixels: npt.NDArray[Any]) -> bool:

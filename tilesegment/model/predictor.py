@@ -1,6 +1,5 @@
 """A haloed tile in, labels out: the only place where pixels meet the network."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -32,8 +31,9 @@ from tilesegment.refinement import Refinement
 
 Device = Literal["cpu", "cuda"]
 
-_NEVER = sys.maxsize
-"""Bytes of a map that is computed in bands: a GPU has the memory, and is fed better at once."""
+_LARGE_ON_GPU, _BAND_ON_GPU = 2**29, 2**28
+"""Values of a map that a GPU computes in bands, and of a band: it keeps the GPU busy, and two maps
+joined have fewer than 2**31 values, beyond which cuDNN has few convolutions, and slow ones."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -131,7 +131,8 @@ class Predictor:
         loaded = _load(content, description, pixels, precision, device, blend is None)
         self._on_host, self._prepare = loaded.on_host, loaded.prepare
         self._run, self._crop = loaded.run, loaded.crop
-        self._transfers, self._device = Transfers(device), Lock()
+        self.device: Device = device
+        self._transfers, self._turns = Transfers(device), Lock()
         self.tiles_at_once = self._transfers.tiles_at_once
         if blend is not None:
             self._network, self._crop = blend.geometry, blend.geometry.crop
@@ -143,6 +144,7 @@ class Predictor:
         self._values = np.array(
             [item.value for item in description.classes], description.label_dtype
         )
+        self._values_are_indices = bool((self._values == np.arange(len(self._values))).all())
 
     def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The network's output for one tile.
@@ -178,31 +180,46 @@ class Predictor:
         with torch.inference_mode():
             started = time.perf_counter()
             image = self._transfers.to_device(self._on_host(pixels))
+            colours = self._colours(pixels)
             with self._turn(waiting):
                 if self.tiles_at_once > 1:
                     started = time.perf_counter()
-                winner, stored = self._compute(image, pixels)
+                winner, stored = self._compute(image, colours)
             seconds = time.perf_counter() - started
             return TileClasses(
-                self._values[self._transfers.to_host(winner)],
+                self._labels(self._transfers.to_host(winner)),
                 None if stored is None else self._transfers.to_host(stored),
                 seconds,
             )
+
+    def _labels(self, winner: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger]:
+        """Values of the classes of these indices."""
+        if self._values_are_indices:
+            return winner.astype(self._values.dtype, copy=False)
+        found: npt.NDArray[np.unsignedinteger] = self._values[winner]
+        return found
+
+    def _colours(self, pixels: npt.NDArray[Any]) -> Tensor | None:
+        """The tile with its margin, on the device, as far as the refinement looks at it."""
+        if self._refinement == Refinement():
+            return None
+        around = np.ascontiguousarray(_as_torch_can(inner(pixels, self._network.halo)))
+        return self._transfers.to_device(torch.from_numpy(around))
 
     @contextmanager
     def _turn(self, waiting: Waiting = nullcontext) -> Iterator[None]:
         """The device is this thread's, and has done all it was given when the block ends."""
         with waiting():
-            self._device.acquire()
+            self._turns.acquire()
         try:
             try:
                 yield
             finally:
                 self._transfers.finish()
         finally:
-            self._device.release()
+            self._turns.release()
 
-    def _compute(self, image: Tensor, pixels: npt.NDArray[Any]) -> tuple[Tensor, Tensor | None]:
+    def _compute(self, image: Tensor, colours: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Index of each pixel's class, and the probabilities as they are stored if wanted."""
         logits = self._forward(image)
         if not torch.isfinite(logits).all():
@@ -211,8 +228,8 @@ class Predictor:
                 "or it needs --precision float32"
             )
         probabilities: Tensor | None = None
-        if self._refinement != Refinement():
-            probabilities = self._refined(logits, pixels)
+        if colours is not None:
+            probabilities = self._refined(logits, colours)
             winner = choose(probabilities, self._thresholds(len(logits)))
         else:
             winner = self._winner(logits)
@@ -223,12 +240,10 @@ class Predictor:
             return winner, None
         return winner, as_stored(probabilities)
 
-    def _refined(self, logits: Tensor, pixels: npt.NDArray[Any]) -> Tensor:
-        """Refined probabilities of the tile alone, from the network's output with the margin."""
+    def _refined(self, logits: Tensor, colours: Tensor) -> Tensor:
+        """Refined probabilities of the tile alone, from output and pixels with the margin."""
         probabilities = probabilities_of(logits, self._gives_probabilities)
-        halo = self._network.halo
-        around = np.ascontiguousarray(_as_torch_can(inner(pixels, halo)))
-        colours = torch.from_numpy(around).to(logits.device).to(torch.float32).div(self._largest)
+        colours = colours.to(torch.float32).div(self._largest)
         refined = refine(probabilities, colours, self._refinement)
         return inner(refined, self._margin - self._refinement.border)
 
@@ -305,8 +320,11 @@ def _load_own(
             unet = unet.to(dtype)
             fused = quantise(unet, description.ranges, scale, offset) if is_integer else fuse(unet)
             network = BandedUNet(fused, margin)
+        elif device == "cpu":
+            network = BandedUNet(fold(unet).to(dtype), margin)
         else:
-            network = BandedUNet(fold(unet).to(dtype), margin, large_bytes=_NEVER)
+            large, band = _LARGE_ON_GPU * dtype.itemsize, _BAND_ON_GPU * dtype.itemsize
+            network = BandedUNet(fold(unet).to(dtype), margin, large, band)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def on_host(pixels: npt.NDArray[Any]) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilesegment.colours import RGB
-from tilesegment.config import EXACT_PRECISIONS
+from tilesegment.config import is_exact
 from tilesegment.geometry import Spacing
 
 Row = tuple[str, str]
@@ -131,8 +131,8 @@ def seam_section(verified: int, workers: Mapping[str, Any]) -> Section:
         )
         return Section("Seam check", (("windows", text),))
     text = f"{verified} windows were computed again, from a wider context and another origin"
-    is_exact = workers["precision"] in EXACT_PRECISIONS and workers["device"] != "mixed"
-    equal = "no label differs" if is_exact else "at most 1 label in 1000 differs"
+    exact = is_exact(workers["device"], workers["precision"])
+    equal = "no label differs" if exact else "at most 1 label in 1000 differs"
     return Section("Seam check", (("windows", text), ("found", equal)))
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilesegment.config import EXACT_PRECISIONS, ClusterOptions, ForeignOptions, RunOptions
+from tilesegment.config import ClusterOptions, ForeignOptions, RunOptions, is_exact
 from tilesegment.errors import (
     ClusterError,
     InputError,
@@ -180,13 +180,10 @@ def verify_labels(
     _refuse_quarantined(job, made["summary"]["quarantined"])
     job = _as_stored(job, made["plan"])
     plan, mask = job.plan, job.mask
-    is_exact = (
-        made["workers"] == asdict(workers)
-        and workers.device != "mixed"
-        and workers.precision in EXACT_PRECISIONS
-    )
+    same_workers = made["workers"] == asdict(workers)
+    exact = same_workers and is_exact(workers.device, workers.precision)
     pixels = job.image.pixels(plan.source.level)
-    checker = WindowChecker(plan, pixels, job.volume, mask, 0 if is_exact else REDUCED_STEPS)
+    checker = WindowChecker(plan, pixels, job.volume, mask, 0 if exact else REDUCED_STEPS)
     chosen = draw_windows(
         plan.grid,
         plan.network.geometry.alignment,
@@ -200,7 +197,7 @@ def verify_labels(
         checks.append(check)
         compared = sum(each.height * each.width for each in checks)
         report_progress(run, "windows", len(checks), windows, compared)
-    return Verification.of(checks, is_exact=is_exact)
+    return Verification.of(checks, is_exact=exact)
 
 
 def refuse_fixed_input(model: Model) -> None:

@@ -41,7 +41,7 @@ def torch_run(module: Any, device: str, output: str | None) -> Run:
 def _call(module: Any, image: Tensor) -> Any:
     try:
         return module(image)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError, NotImplementedError) as error:
         raise RunError(_last_line(error)) from error
