@@ -1,7 +1,7 @@
 """What a run will do and what it will cost, worked out before anything is touched."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, isqrt, lcm
 from typing import Literal
@@ -24,28 +24,43 @@ from tilesegment.tiling import (
 
 _AUTO_TILE = 1024
 """Pixels per side of a tile, where the user leaves it open and nothing speaks for another size."""
-_LEAST_AUTO_TILE = 512
 _AUTO_STEP = 16
 """Pixels by which sizes differ: a multiple of them can be cut into chunks of a viewer's size."""
-_LEAST_GPU_CHUNK = 384
-"""Pixels per side of the stored chunks: a GPU would wait for many small ones to be written."""
-_AUTO_AMPLIFICATION = 1.15
-"""Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
+
+
+@dataclass(frozen=True)
+class _TileRule:
+    """What decides the size of a tile on one kind of device, where the user leaves it open."""
+
+    amplification: float
+    """Pixels computed over pixels wanted; where the halo costs more, the tile is larger."""
+    map_bytes: int
+    """Of one feature map, beyond which the tile is not made larger: a wide network computes more
+    halo."""
+    quick_work: int
+    """Pixels, times the base channels squared, that are computed in less than a second."""
+    least: int
+    """Pixels per side."""
+    least_whole: int
+    """The same, of tiles of whole chunks."""
+    least_chunk: int = 0
+    """Pixels per side of the stored chunks."""
+
+
+_WHOLE = _TileRule(1.15, map_bytes=13 * 2**25, quick_work=2**30, least=512, least_whole=1024)
+"""On a processor that computes each map at once."""
+_IN_BANDS = replace(_WHOLE, map_bytes=3 * 2**28)
+_ON_GPU = _TileRule(1.1, 3 * 2**30, 2**36, least=2048, least_whole=2048, least_chunk=384)
+"""Of 24 GB or more; what does not fit is predicted in parts. It would wait for small tiles to be
+scheduled, and for small chunks to be written."""
 _HARDLY_MORE = 1.01
 """So many times the least that can be had are as good: the tile is not made larger for it."""
 _WORTH_READING_TWICE = 1.1
 """So many times the pixels computed, before tiles are preferred that cut through chunks."""
-_AUTO_MAP_BYTES, _AUTO_WHOLE_MAP_BYTES = 3 * 2**28, 13 * 2**25
-"""Of one feature map, computed in bands or not, beyond which the tile is not made larger: a wide
-network computes more halo."""
-_GPU_AMPLIFICATION, _GPU_MAP_BYTES = 1.1, 3 * 2**30
-"""The same on a GPU, of 24 GB or more; where they do not fit, a tile is predicted in parts."""
 _SHARED_TILES = 16
 """So many tiles are left at least, before they are made larger: several workers share them."""
 _LEAST_TILES = 4
 """Of an image of which a few workers make quick work: one is read while another is computed."""
-_QUICK_WORK, _QUICK_ON_GPU = 2**30, 2**36
-"""Pixels, times the base channels squared, that a core or a GPU computes in less than a second."""
 
 _LARGEST_RESAMPLED_TILE = 4096
 """Pixels of the level, where many make one that the network is shown: they wait in memory."""
@@ -292,32 +307,31 @@ def _auto_tile(source: Source, network: Network) -> int:
         return min(int(_AUTO_TILE * max(source.step)), _LARGEST_RESAMPLED_TILE)
     if network.blend is not None:
         return _AUTO_TILE
+    on_cpu = _IN_BANDS if network.in_bands else _WHOLE
+    rule = _ON_GPU if network.on_gpu else on_cpu
     alignment = lcm(network.geometry.alignment, _AUTO_STEP)
-    bound, quick_work, least_chunk = _AUTO_AMPLIFICATION, _QUICK_WORK, 0
-    largest_map = _AUTO_MAP_BYTES if network.in_bands else _AUTO_WHOLE_MAP_BYTES
-    if network.on_gpu:
-        bound, quick_work, largest_map = _GPU_AMPLIFICATION, _QUICK_ON_GPU, _GPU_MAP_BYTES
-        least_chunk = _LEAST_GPU_CHUNK
-    affordable = isqrt(largest_map // _map_bytes(network))
+    affordable = isqrt(rule.map_bytes // _map_bytes(network))
     pixels = source.planes * source.shape.y * source.shape.x
-    quick = min(pixels // _LEAST_TILES, quick_work // network.base_channels**2)
+    quick = min(pixels // _LEAST_TILES, rule.quick_work // network.base_channels**2)
     shared = isqrt(max(pixels // _SHARED_TILES, quick))
     largest = max(_AUTO_TILE, min(affordable - 2 * network.geometry.halo, shared))
 
     def cost(tile: int) -> float:
         return _amplification(source.shape, network, tile)
 
-    def least(sizes: range) -> int:
-        costs = {tile: cost(tile) for tile in sizes if chunk_of(tile) >= least_chunk}
-        enough = max(bound, _HARDLY_MORE * min(costs.values(), default=0))
+    def least(candidates: range) -> int:
+        costs = {tile: cost(tile) for tile in candidates if chunk_of(tile) >= rule.least_chunk}
+        enough = max(rule.amplification, _HARDLY_MORE * min(costs.values(), default=0))
         return next((tile for tile, found in costs.items() if found <= enough), _AUTO_TILE)
 
-    any_size = least(range(round_up(_LEAST_AUTO_TILE, alignment), largest + 1, alignment))
-    chunks = lcm(alignment, *source.chunk)
-    whole_chunks = range(round_up(_AUTO_TILE, chunks), largest + 1, chunks)
+    def sizes(smallest: int, step: int) -> range:
+        return range(round_up(min(smallest, largest), step), largest + 1, step)
+
+    any_size = least(sizes(rule.least, alignment))
+    whole_chunks = sizes(rule.least_whole, lcm(alignment, *source.chunk))
     tile = least(whole_chunks) if whole_chunks else any_size
-    within = cost(tile) <= max(bound, _WORTH_READING_TWICE * cost(any_size))
-    return tile if within else any_size
+    enough = max(rule.amplification, _WORTH_READING_TWICE * cost(any_size))
+    return tile if cost(tile) <= enough else any_size
 
 
 def _amplification(shape: YX, network: Network, tile: int) -> float:

@@ -15,18 +15,27 @@ from typing import cast
 
 import dask
 import pytest
+import zarr
 from distributed import Client, LocalCluster, Scheduler
 
 import tilesegment as ts
 from tests.pictures import random_pixels, write_image
 from tests.usecases.faults import Plant, calm
 from tests.usecases.test_segment import MakeModel, chunks
-from tilesegment.config import ClusterOptions, Feed, RunOptions
+from tilesegment.config import ClusterOptions, Feed, ForeignOptions, RunOptions
 from tilesegment.errors import ClusterError, IncompleteError
 from tilesegment.execution import engine
 from tilesegment.execution.cluster import SETTINGS
 from tilesegment.execution.worker import WorkerKind, WorkerModel, describe_worker
-from tilesegment.usecases.workers import Progress, agreed_kind, model_on_workers, refuse_shared_gpu
+from tilesegment.model.opening import open_model
+from tilesegment.usecases.job import prepare_job
+from tilesegment.usecases.workers import (
+    Progress,
+    agreed_kind,
+    fed,
+    model_on_workers,
+    refuse_shared_gpu,
+)
 
 OPTIONS = RunOptions(tile=32, precision="float32")
 
@@ -327,6 +336,22 @@ def test_workers_with_and_without_a_gpu_may_be_mixed_where_that_is_allowed() -> 
     assert kind.admits(HERE)
     assert kind.admits(GPU)
     assert not HERE.admits(GPU)
+
+
+def test_tiles_are_cut_for_gpus_once_the_workers_are_known_to_have_some(
+    tmp_path: Path, make_model: MakeModel, one_worker: str
+) -> None:
+    image = write_image(tmp_path / "i.zarr", random_pixels((3, 64, 64), "uint8"))
+    zarr.open_array(image / "0").resize((3, 40_000, 40_000))
+    model, address = open_model(make_model(), ForeignOptions()), ClusterOptions(one_worker)
+    job = prepare_job(image, model, None, None, RunOptions())
+    with Client(one_worker, set_as_default=False) as client:
+        on_cpus, on_gpus = (fed(job, client, address, workers) for workers in (HERE, GPU))
+        mixed = fed(job, client, address, HERE.mixed())
+    assert on_cpus.plan == mixed.plan == job.plan
+    assert on_gpus.plan.tile >= 2 * job.plan.tile
+    as_gpus = prepare_job(image, model, None, None, RunOptions(), on_gpus=True)
+    assert on_gpus.plan == as_gpus.plan
 
 
 @pytest.mark.parametrize(

@@ -252,8 +252,6 @@ def plan_job(
     blend = _choose_blend(description, options)
     geometry = description.geometry if blend is None else blend.geometry
     refinement = choose_refinement(options, [item.name for item in description.classes])
-    # On a GPU "auto" is a type of 16 bits.
-    narrow = on_gpus and options.precision == "auto"
     network = Network(
         geometry=geometry if refinement is None else refinement.geometry(geometry),
         base_channels=description.base_channels,
@@ -265,19 +263,42 @@ def plan_job(
         statistics=bool(description.whole_image_steps),
         stored_classes=len(description.classes) if options.probabilities else 0,
         refinement=refinement,
-        on_gpu=on_gpus,
-        value_bytes=VALUE_BYTES["bfloat16" if narrow else options.precision],
         refinement_bytes=(
             refinement.bytes_per_pixel(len(description.classes), image.channels)
             if refinement is not None
             else 0
         ),
     )
-    shapes = [image.plane_shape(index) for index in range(len(image.levels))]
-    plan = make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+    plan = _cut(image, description, options, source, _on_device(network, options, on_gpus))
     advise_import(image, plan, reads_all=options.mask == "tissue")
     mask = read_mask(options.mask, image, number, plan.halo)
-    return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0), mask
+    return _masked(plan, mask), mask
+
+
+def for_gpus(job: Job) -> Job:
+    """The job in tiles for GPUs, of which nobody knew when it was planned."""
+    plan, options = job.plan, job.options
+    network = _on_device(plan.network, options, on_gpus=True)
+    plan = _cut(job.image, job.description, options, plan.source, network)
+    return replace(job, plan=_masked(plan, job.mask))
+
+
+def _on_device(network: Network, options: RunOptions, on_gpus: bool) -> Network:
+    # On a GPU "auto" is a type of 16 bits.
+    narrow = on_gpus and options.precision == "auto"
+    value_bytes = VALUE_BYTES["bfloat16" if narrow else options.precision]
+    return replace(network, on_gpu=on_gpus, value_bytes=value_bytes)
+
+
+def _cut(
+    image: Image, description: Description, options: RunOptions, source: Source, network: Network
+) -> Plan:
+    shapes = [image.plane_shape(index) for index in range(len(image.levels))]
+    return make_plan(source, network, options.tile, shapes, description.label_dtype.itemsize)
+
+
+def _masked(plan: Plan, mask: Mask | None) -> Plan:
+    return replace(plan, masked=mask.count_unwanted(plan.grid) if mask else 0)
 
 
 def _refuse_to_mix(image: Image, resolution: Resolution) -> None:

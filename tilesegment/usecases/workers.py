@@ -16,7 +16,7 @@ from tilesegment.config import ClusterOptions
 from tilesegment.errors import ClusterError
 from tilesegment.storage.labels import beside_labels
 from tilesegment.storage.ledger import Ledger, TileRecord, unfinished_fingerprint
-from tilesegment.usecases.job import Job
+from tilesegment.usecases.job import Job, for_gpus
 from tilesegment.usecases.statistics import FIELD as STATISTICS
 from tilesegment.usecases.statistics import measure_statistics, stored_statistics, with_statistics
 
@@ -147,10 +147,13 @@ def agree_on_workers(client: "Client", cluster: ClusterOptions, job: Job) -> "Wo
 
 
 def fed(job: Job, client: "Client", cluster: ClusterOptions, workers: "WorkerKind") -> Job:
-    """The job as it is given to the scheduler of these workers."""
+    """The job as it is given to the scheduler of these workers, and cut for their GPUs."""
     from tilesegment.execution.cluster import choose_feed
 
-    feed = choose_feed(cluster, len(client.nthreads()), workers.device == "cuda")
+    on_gpus = workers.device == "cuda"
+    if on_gpus and not job.plan.network.on_gpu:
+        job = for_gpus(job)
+    feed = choose_feed(cluster, len(client.nthreads()), on_gpus)
     return replace(job, plan=replace(job.plan, feed=feed))
 
 
