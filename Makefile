@@ -36,10 +36,13 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/roofline.py
+	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/rivals.py
+	$(BIN)/python benchmarks/plots.py
 
 clean:
 	rm -rf .venv demo
