@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scheduling.py
+	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/rivals.py
 	$(BIN)/python benchmarks/plots.py
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -518,3 +519,14 @@ def test_a_killed_worker_changes_nothing(make_model: MakeModel, tmp_path: Path) 
     assert killed
     assert summary.computed == 100
     assert chunks(image / "labels" / "stormy") == chunks(image / "labels" / "calm")
+
+
+def test_the_driver_needs_no_torch(image: Path, make_model: MakeModel, one_worker: str) -> None:
+    """It would take two seconds of each run and two hundred megabytes."""
+    code = (
+        "import sys, tilesegment as ts\n"
+        f"cluster = ts.ClusterOptions({one_worker!r})\n"
+        f"ts.segment({str(image)!r}, {str(make_model())!r}, cluster=cluster, verify=1)\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

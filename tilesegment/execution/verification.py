@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,15 @@ from distributed import get_worker
 from tilesegment.execution.worker import ModelPlugin, told_by_worker, without
 from tilesegment.geometry import round_up
 from tilesegment.mask import Mask
-from tilesegment.model.predictor import Predictor
 from tilesegment.planning import Plan
 from tilesegment.storage.image import MirroredPixels
 from tilesegment.storage.labels import LabelVolume
 from tilesegment.storage.probabilities import Probabilities
 from tilesegment.tiling import Window
+
+if TYPE_CHECKING:
+    # The driver verifies, too, and needs no torch.
+    from tilesegment.model.predictor import Predictor
 
 REDUCED_BOUND = 0.001
 """Share of labels that may differ where bits may: in reduced precision, or on workers of another
@@ -164,7 +167,7 @@ class WindowChecker:
 
     def _largest_difference(
         self,
-        predictor: Predictor,
+        predictor: "Predictor",
         logits: npt.NDArray[Any],
         plane: int,
         inside: Window,
