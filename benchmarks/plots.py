@@ -45,7 +45,7 @@ def draw_roofline(axes: Axes) -> None:
 
 def draw_rivals(axes: Axes) -> None:
     """Megapixels per second of each tool, and its labels that differ."""
-    found = results("rivals")
+    found = results("rivals_large")
     megapixels = found["side"] ** 2 / 1e6
     rows = [row for row in reversed(found["rows"]) if row["seconds"] < 1000 * megapixels]
     for place, row in enumerate(rows):
@@ -53,7 +53,7 @@ def draw_rivals(axes: Axes) -> None:
         speed = megapixels / row["seconds"]
         axes.barh(place, speed, color=COLOURS.get(own, COLOURS["others"]))
         differing = f"{100 * row['share']:.2f} %" if row["share"] > 1e-5 else str(row["differing"])
-        axes.text(speed, place, f"  {speed:.2f}, {differing} labels differ", va="center")
+        axes.text(speed, place, f"  {speed:.2f}, differing labels: {differing}", va="center")
     axes.set_yticks(range(len(rows)), [row["tool"] for row in rows])
     axes.set_xlim(0, 1.35 * max(megapixels / row["seconds"] for row in rows))
     axes.set_xlabel("megapixels per second")

@@ -55,7 +55,7 @@ Work = Literal["computed", "reused", "masked"]
 nowhere, for no pixel is wanted or holds data: all are background."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TileRecord:
     """What is known of a finished tile."""
 

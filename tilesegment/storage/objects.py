@@ -39,7 +39,7 @@ has no hard links. replace: by its worker, in place of a damaged one (`run --rep
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """What was stored under a key."""
 
