@@ -1,5 +1,6 @@
 """A real Slurm of one node; `.ci/run` starts one, as tests/slurm/slurm.sh does anywhere."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dask_jobqueue.core import Job
 from distributed import Client
 
 import tilesegment as ts
@@ -220,6 +222,23 @@ def test_a_job_that_cannot_work_is_one_line(
 ) -> None:
     wrong = replace(options, slurm=replace(options.slurm, **job))
     with pytest.raises(ClusterError, match=message), module.open_cluster(wrong):
+        pass
+
+
+@needs_slurm
+def test_jobs_that_are_being_forgotten_are_waited_for(
+    options: ClusterOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise dask fails an assertion when it closes."""
+    close = Job.close
+
+    async def slowly(job: Job) -> None:
+        await asyncio.sleep(3)
+        await close(job)
+
+    monkeypatch.setattr(Job, "close", slowly)
+    wrong = replace(options, slurm=replace(options.slurm, prologue=("exit 1",)))
+    with pytest.raises(ClusterError, match="before a worker of"), module.open_cluster(wrong):
         pass
 
 

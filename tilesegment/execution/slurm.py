@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ _AWAY_SECONDS = 20
 """A worker that is gone for so long does not come back: its nanny would have started it again."""
 _FRUITLESS_JOBS = 3
 """Jobs that may end before a worker of them has joined; more would end in the same way."""
+_REST_SECONDS = 60
 _SPEAK_SECONDS = 15
 """After which somebody who waits for the first worker is told why."""
 
@@ -240,6 +241,7 @@ class _Keeper:
         self._joined: set[str] = set()
         self._away_since: dict[str, float] = {}
         self._fruitless = 0
+        self._looking = asyncio.Lock()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -249,7 +251,15 @@ class _Keeper:
         try:
             yield
         finally:
-            loop.add_callback(looking.stop)
+            # dask does not know of a job that is being forgotten, and must not close without it.
+            with suppress(TimeoutError):
+                self._cluster.sync(self._rest, looking, callback_timeout=_REST_SECONDS)
+
+    async def _rest(self, looking: PeriodicCallback) -> None:
+        """Look no more, and finish the look that is under way."""
+        looking.stop()
+        async with self._looking:
+            pass
 
     def refuse_broken(self) -> None:
         """Stop waiting for workers that will not come.
@@ -265,6 +275,10 @@ class _Keeper:
 
     async def _look(self) -> None:
         """One look at all jobs: what has ended is forgotten, and asked for again."""
+        async with self._looking:
+            await self._renew()
+
+    async def _renew(self) -> None:
         cluster = self._cluster
         connected = {str(worker.name) for worker in cluster.scheduler.workers.values()}
         queued = await _queued()
