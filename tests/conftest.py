@@ -13,7 +13,7 @@ from distributed import LocalCluster
 
 from tests.faulty_s3 import FaultyS3
 from tests.pictures import random_model
-from tilesegment.execution.cluster import SETTINGS
+from tilesegment.execution.cluster import SETTINGS, ending
 from tilesegment.storage.remote import RemotePath
 
 # Shared machines stall; a slow example is not a failure.
@@ -52,12 +52,14 @@ def _cluster(workers: int) -> Iterator[str]:
     settings = {**SETTINGS, "distributed.scheduler.allowed-failures": 0}
     with (
         dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=3,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit="4GB",
+        ending(
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=3,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit="4GB",
+            )
         ) as cluster,
     ):
         yield cluster.scheduler_address

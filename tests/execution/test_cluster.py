@@ -1,5 +1,6 @@
 """Where workers come from, and who can reach them."""
 
+import asyncio
 import multiprocessing
 import os
 import shutil
@@ -74,6 +75,23 @@ def test_a_worker_that_is_slow_to_start_again_is_not_given_up() -> None:
             time.sleep(0.2)
         else:
             pytest.fail("the worker was not started again")
+
+
+@pytest.mark.parametrize("error", [TimeoutError, None])
+def test_a_worker_that_is_slow_to_end_is_killed_without_a_word(
+    error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def kill(*_: object, **__: object) -> None:
+        if error is not None:
+            raise error
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("distributed.nanny.WorkerProcess.kill", kill)
+    monkeypatch.setattr("tilesegment.execution.cluster._END_SECONDS", 1)
+    with open_cluster(ClusterOptions(workers=1)) as client:
+        (number,) = client.run(os.getpid).values()
+        process = psutil.Process(number)
+    process.wait(timeout=30)
 
 
 @pytest.mark.parametrize(

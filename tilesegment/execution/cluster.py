@@ -9,9 +9,10 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +25,7 @@ from distributed import Client, LocalCluster, performance_report
 from distributed.comm import connect
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
 
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
@@ -40,6 +42,7 @@ _TASK_THREADS = 4
 """Threads of a worker for reading and writing, beside the one of the network."""
 _CONNECT_SECONDS = 10
 _FIRST_WORKER_SECONDS = 30
+_END_SECONDS = 30
 _MANY_WORKERS, _MANY_GPUS = 32, 4
 """From which a scheduler is given one task per tile; see benchmarks/scheduling.py."""
 
@@ -297,6 +300,28 @@ def _local_arguments(options: ClusterOptions, *preload: str) -> dict[str, Any]:
 
 
 @contextmanager
+def ending(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """End a cluster of this machine with the block, whatever its workers do.
+
+    A worker that has not ended five seconds after it was asked to, be it that the machine is busy,
+    is an error for dask; whoever asks a second time waits for ever.
+    """
+    try:
+        yield cluster
+    finally:
+        try:
+            with silence_logging_cmgr(logging.CRITICAL, root="tornado.application"):
+                cluster.close(timeout=_END_SECONDS)
+        except TimeoutError:
+            # dask would try again when Python ends.
+            cluster.shutdown_on_close = False
+            for nanny in cluster.workers.values():
+                if nanny.pid is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(nanny.pid, signal.SIGKILL)
+
+
+@contextmanager
 def _embedded(options: ClusterOptions) -> Iterator[Client]:
     before_start = {
         "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
@@ -305,10 +330,12 @@ def _embedded(options: ClusterOptions) -> Iterator[Client]:
     }
     with (
         dask.config.set(before_start),
-        LocalCluster(
-            n_workers=fewest_workers(options),
-            threads_per_worker=worker_threads(_TASK_THREADS),
-            **_local_arguments(options, _SEE_NO_GPU),
+        ending(
+            LocalCluster(
+                n_workers=fewest_workers(options),
+                threads_per_worker=worker_threads(_TASK_THREADS),
+                **_local_arguments(options, _SEE_NO_GPU),
+            )
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -331,10 +358,12 @@ def _gpus(options: ClusterOptions) -> Iterator[Client]:
     from dask_cuda import LocalCUDACluster
 
     with (
-        LocalCUDACluster(
-            n_workers=wanted,
-            threads_per_worker=worker_threads(_TASK_THREADS, on_gpu=True),
-            **_local_arguments(options),
+        ending(
+            LocalCUDACluster(
+                n_workers=wanted,
+                threads_per_worker=worker_threads(_TASK_THREADS, on_gpu=True),
+                **_local_arguments(options),
+            )
         ) as cluster,
         Client(cluster) as client,
     ):
