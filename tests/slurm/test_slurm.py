@@ -18,7 +18,7 @@ from distributed import Client
 
 import tilesegment as ts
 from tests.pictures import random_pixels, write_image
-from tests.usecases.faults import Plant, calm, slow
+from tests.usecases.faults import Plant, slow, unhurried
 from tests.usecases.test_segment import MakeModel, chunks
 from tilesegment.config import ClusterOptions, RunOptions, SlurmOptions
 from tilesegment.errors import ClusterError, OptionError
@@ -112,7 +112,7 @@ def test_a_cancelled_job_costs_its_tiles_in_flight_and_another_takes_its_place(
     def planted(wanted: ClusterOptions) -> Iterator[Client]:
         with plain(wanted) as client:
             client.wait_for_workers(2, timeout=120)
-            client.register_plugin(Plant(calm, folder), name="plant")
+            client.register_plugin(Plant(unhurried, folder), name="plant")
             yield client
             # While the run lasts a job that ended is submitted again.
             client.wait_for_workers(2, timeout=120)

@@ -119,6 +119,11 @@ def calm(place: Place) -> None:
     pass
 
 
+def unhurried(place: Place) -> None:
+    """As real tiles are: those of tests are done before another worker is given any."""
+    time.sleep(0.2)
+
+
 def slow(place: Place) -> None:
     time.sleep(5)
 

@@ -20,12 +20,12 @@ from distributed import Client, LocalCluster, Scheduler
 
 import tilesegment as ts
 from tests.pictures import random_pixels, write_image
-from tests.usecases.faults import Plant, calm
+from tests.usecases.faults import Plant, planted, unhurried
 from tests.usecases.test_segment import MakeModel, chunks
 from tilesegment.config import ClusterOptions, Feed, ForeignOptions, RunOptions
 from tilesegment.errors import ClusterError, IncompleteError
 from tilesegment.execution import engine
-from tilesegment.execution.cluster import SETTINGS
+from tilesegment.execution.cluster import SETTINGS, ending
 from tilesegment.execution.worker import WorkerKind, WorkerModel, describe_worker
 from tilesegment.model.opening import open_model
 from tilesegment.usecases.job import prepare_job
@@ -52,10 +52,10 @@ def cluster() -> Iterator[LocalCluster]:
     """One worker process; a test may ask for more."""
     with (
         dask.config.set(SETTINGS),
-        LocalCluster(
+        ending(LocalCluster(
             n_workers=1, threads_per_worker=3, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             memory_limit="4GB", silence_logs=logging.CRITICAL,
-        ) as cluster,
+        )) as cluster,
     ):  # fmt: skip
         yield cluster
 
@@ -120,7 +120,7 @@ def test_workers_join_die_and_leave_and_the_bytes_are_the_same(
     seen: dict[int, int] = {}
 
     with Client(cluster, set_as_default=False) as client:
-        client.register_plugin(Plant(calm, tmp_path / "plant"), name="plant")
+        client.register_plugin(Plant(unhurried, tmp_path / "plant"), name="plant")
 
         def report(progress: Progress) -> None:
             if progress.phase != "tiles":
@@ -199,6 +199,27 @@ def test_a_run_that_lost_its_last_worker_goes_on_with_another(
     assert (summary.status, summary.tiles) == ("done", 36)
     assert summary.cluster is not None
     assert len(summary.cluster["workers"]) == 2
+
+
+def test_a_worker_that_dies_while_the_driver_is_busy_costs_no_tile_that_is_done(
+    image: Path, make_model: MakeModel, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """What workers tell of their tiles is fetched also then."""
+    model = make_model()
+    (tmp_path / "plant").mkdir()
+    with planted(cluster.scheduler_address, unhurried, tmp_path / "plant") as plant:
+
+        def report(progress: Progress) -> None:
+            if progress.phase == "tiles" and progress.done == 1:
+                wait_until(lambda: plant.executions().total() == 36)
+                wait_until(lambda: not any(plant.client.has_what().values()))
+                # Its nanny starts another.
+                os.kill(next(iter(plant.client.run(os.getpid).values())), signal.SIGKILL)
+
+        address = ClusterOptions(cluster.scheduler_address, wait_seconds=60)
+        summary = ts.segment(image, model, options=OPTIONS, cluster=address, report=report)
+        assert (summary.status, summary.computed) == ("done", 36)
+        assert plant.executions().total() == 36
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """From a plan to written tiles: the tasks of a region after the other, and what failed again."""
 
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import dask
 import numpy.typing as npt
 from dask.highlevelgraph import HighLevelGraph
-from distributed import Client, Future, KilledWorker, Worker, as_completed
+from distributed import Client, Future, KilledWorker, Worker
 
 from tilesegment.errors import IncompleteError, InputError, UnexpectedError
 from tilesegment.execution.feed import Batch, TileFeed
@@ -291,8 +292,7 @@ def _compute(
 ) -> Iterator[tuple[int, Any]]:
     """Compute the keys of all batches, of which enough are sent to keep all workers busy.
 
-    Each result is fetched and released at once: a result that stayed on a worker would be
-    computed again if that worker died.
+    A result that stayed on a worker would be computed again if that worker died.
 
     Args:
         client: of the workers.
@@ -304,24 +304,26 @@ def _compute(
         The number of each tile, and its result or the error that it met.
     """
     waiting = iter(batches)
-    completed = as_completed(loop=client.loop)
-    numbers: dict[Hashable, int] = {}
+    fetched: SimpleQueue[tuple[Future, Any]] = SimpleQueue()
+    numbers: dict[Future, int] = {}
     enough = _tiles_ahead(client, _TILES_AHEAD)
     try:
         while True:
-            while completed.count() < (most or enough()) and (batch := next(waiting, None)):
-                numbers.update(batch.tiles)
-                completed.update(_send(client, batch))
-            while not completed.has_ready():
+            while len(numbers) < (most or enough()) and (batch := next(waiting, None)):
+                for future in _send(client, batch):
+                    numbers[future] = batch.tiles[future.key]
+                    client.loop.add_callback(_fetch, future, fetched)
+            if fetched.empty():
                 idle()
-                if completed.is_empty():
+                if not numbers:
                     return
-                with completed.thread_condition:
-                    completed.thread_condition.wait(_IDLE_SECONDS)
-            future = next(completed)
-            yield numbers.pop(future.key), _outcome(future)
+            try:
+                future, outcome = fetched.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                continue
+            yield numbers.pop(future), outcome
     except BaseException:
-        client.cancel(list(completed.futures))
+        client.cancel(list(numbers))
         _wait_until_idle(client)
         raise
 
@@ -372,11 +374,14 @@ def _executing(dask_worker: Worker) -> int:
     return int(dask_worker.state.executing_count)
 
 
-def _outcome(future: Future) -> Any:
-    """The result, or the error: an interruption of the driver itself is raised as ever."""
+async def _fetch(future: Future, fetched: SimpleQueue[tuple[Future, Any]]) -> None:
+    """Fetch a result, or the error, as soon as it is there, and release it on its worker.
+
+    Runs on the client's event loop, so that nothing stays on workers while the driver is busy.
+    """
     try:
-        result = future.result()
+        outcome = await future
     except (Exception, CancelledError) as error:
-        return error
+        outcome = error
     future.release()
-    return result
+    fetched.put((future, outcome))
