@@ -68,6 +68,7 @@ class Sleeper:
 
     seconds: float
     geometry: NetworkGeometry = NETWORK
+    device: str = "cpu"
     nodata: None = None
     kind: None = None
     versions: None = None
