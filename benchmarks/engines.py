@@ -1,7 +1,7 @@
 """Forward-only speed of the same network by several engines, on one input in memory.
 
     pip install --no-deps --target OPENVINO openvino==2025.3.0 openvino-telemetry==2025.2.0
-    PYTHONPATH=OPENVINO python benchmarks/engines.py [--base 16] [--size 1248] [--runs 5]
+    PYTHONPATH=OPENVINO python benchmarks/engines.py [--bases 16,64] [--size 1248] [--runs 5]
 
 torch as it is, torch with channels last, torch.compile (inductor with frozen weights; it needs a
 C++ compiler), OpenVINO where it is installed, and what `tilesegment run` computes with. Megapixels
@@ -68,40 +68,47 @@ def seconds(engine: Callable[[Tensor], Any], image: Tensor, runs: int) -> float:
     return statistics.median(passes)
 
 
+def measure(base: int, size: int, runs: int) -> dict[str, float]:
+    """Megapixels of the input per second of each engine, for a network of this base width."""
+    plain = torch.rand(1, 3, size, size)
+    last = plain.to(memory_format=torch.channels_last)
+    speeds: dict[str, float] = {}
+
+    def time_engine(name: str, engine: Callable[[Tensor], Any], image: Tensor) -> None:
+        speeds[name] = round(size**2 / 1e6 / seconds(engine, image, runs), 3)
+        print(f"{base} channels, {name}: {speeds[name]} Mpx/s", flush=True)
+
+    for dtype in (torch.float32, torch.bfloat16):
+        kind = str(dtype).removeprefix("torch.")
+        channels_last = network(base).to(dtype).to(memory_format=torch.channels_last)
+        time_engine(f"{kind}, torch", network(base).to(dtype), plain.to(dtype))
+        time_engine(f"{kind}, torch, channels last", channels_last, last.to(dtype))
+        time_engine(f"{kind}, torch.compile", torch.compile(channels_last), last.to(dtype))
+        if OPENVINO:
+            time_engine(f"{kind}, OpenVINO", in_openvino(base, plain, dtype), plain)
+        fused = BandedUNet(fuse(network(base).to(dtype)))
+        time_engine(f"{kind}, tilesegment", fused, last.to(dtype))
+    if can_quantise():
+        pixels = (last * 255).to(torch.uint8)
+        time_engine("int8, tilesegment", in_integers(base, plain), pixels)
+    return speeds
+
+
 def main() -> None:
     """Measure, print, and write benchmarks/results/engines.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", type=int, default=16)
+    parser.add_argument("--bases", default="16,64", help="base widths of networks, with commas")
     parser.add_argument("--size", type=int, default=1248, help="of the input, a multiple of 16")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(inference_threads(CLUSTER) or 1)
     torch._inductor.config.freezing = True
     keep_freed_memory()
-    plain = torch.rand(1, 3, arguments.size, arguments.size)
-    last = plain.to(memory_format=torch.channels_last)
-    speeds: dict[str, float] = {}
-
-    def time_engine(name: str, engine: Callable[[Tensor], Any], image: Tensor) -> None:
-        taken = seconds(engine, image, arguments.runs)
-        speeds[name] = round(arguments.size**2 / 1e6 / taken, 2)
-        print(f"{name}: {speeds[name]} Mpx/s", flush=True)
-
     with torch.no_grad():
-        for dtype in (torch.float32, torch.bfloat16):
-            kind = str(dtype).removeprefix("torch.")
-            channels_last = network(arguments.base).to(dtype).to(memory_format=torch.channels_last)
-            time_engine(f"{kind}, torch", network(arguments.base).to(dtype), plain.to(dtype))
-            time_engine(f"{kind}, torch, channels last", channels_last, last.to(dtype))
-            time_engine(f"{kind}, torch.compile", torch.compile(channels_last), last.to(dtype))
-            if OPENVINO:
-                engine = in_openvino(arguments.base, plain, dtype)
-                time_engine(f"{kind}, OpenVINO", engine, plain)
-            fused = BandedUNet(fuse(network(arguments.base).to(dtype)))
-            time_engine(f"{kind}, tilesegment", fused, last.to(dtype))
-        if can_quantise():
-            pixels = (last * 255).to(torch.uint8)
-            time_engine("int8, tilesegment", in_integers(arguments.base, plain), pixels)
+        speeds = {
+            base: measure(base, arguments.size, arguments.runs)
+            for base in map(int, arguments.bases.split(","))
+        }
     save_results("engines", {**vars(arguments), "input_mpx_s": speeds})
 
 

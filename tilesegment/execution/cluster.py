@@ -25,7 +25,6 @@ from distributed import Client, LocalCluster, performance_report
 from distributed.comm import connect
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import silence_logging_cmgr
 
 from tilesegment.config import ClusterOptions, WorkerRange
 from tilesegment.errors import ClusterError, OptionError
@@ -309,9 +308,11 @@ def ending(cluster: LocalCluster) -> Iterator[LocalCluster]:
     try:
         yield cluster
     finally:
+        # It would tell of the error, too.
+        log = logging.getLogger("tornado.application")
+        log.disabled = True
         try:
-            with silence_logging_cmgr(logging.CRITICAL, root="tornado.application"):
-                cluster.close(timeout=_END_SECONDS)
+            cluster.close(timeout=_END_SECONDS)
         except TimeoutError:
             # dask would try again when Python ends.
             cluster.shutdown_on_close = False
@@ -319,6 +320,8 @@ def ending(cluster: LocalCluster) -> Iterator[LocalCluster]:
                 if nanny.pid is not None:
                     with suppress(ProcessLookupError):
                         os.kill(nanny.pid, signal.SIGKILL)
+        finally:
+            log.disabled = False
 
 
 @contextmanager
